@@ -1,0 +1,8 @@
+//! From a group's tail to its sessions: cursors over shared bytes, never a queue for each session.
+
+mod signal;
+
+mod tail;
+
+pub use signal::Signal;
+pub use tail::{Attachment, Tail, TailRead};

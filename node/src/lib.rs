@@ -1,0 +1,7 @@
+//! A Shoal node. The modules are the layers, from the data up.
+
+pub mod store;
+
+pub mod delivery;
+
+pub mod group;

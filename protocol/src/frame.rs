@@ -1,0 +1,213 @@
+//! Frames: a varint length, then a protobuf body.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::{Message, encoding};
+
+use crate::{Code, wire};
+
+/// The most bytes in a frame from a client, besides its payload: a control or request frame.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// The longest length prefix that is read: 4 bytes say up to 256 MiB.
+const PREFIX_BYTES_MAX: usize = 4;
+
+/// Why bytes are no frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length is above the limit, or its varint does not end.
+    #[error("a frame of more than {limit} bytes")]
+    TooLarge {
+        /// The most bytes allowed here.
+        limit: usize,
+    },
+    /// The body is not the message that belongs here.
+    #[error("a frame that does not decode: {0}")]
+    Body(String),
+    /// The stream ended inside a frame.
+    #[error("a frame cut off")]
+    CutOff,
+}
+
+impl FrameError {
+    /// The code to close the stream or connection with.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::TooLarge { .. } => Code::FrameTooLarge,
+            Self::Body(_) | Self::CutOff => Code::BadFrame,
+        }
+    }
+}
+
+/// Encodes one message as one frame.
+#[must_use]
+pub fn encode(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(encoding::encoded_len_varint(length as u64) + length);
+    encode_into(message, &mut bytes);
+    bytes.freeze()
+}
+
+/// Appends one message as one frame.
+pub fn encode_into(message: &impl Message, out: &mut BytesMut) {
+    encoding::encode_varint(message.encoded_len() as u64, out);
+    message.encode(out).expect("a BytesMut grows as needed");
+}
+
+/// A record as a [`wire::Delivery`] frame, encoded once for the store, the feeds and all sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordFrame {
+    frame: Bytes,
+    record_at: usize,
+}
+
+impl RecordFrame {
+    /// Encodes a record.
+    #[must_use]
+    pub fn encode(record: &wire::Record) -> Self {
+        let mut out = Self::prefix(record.encoded_len());
+        let record_at = out.len();
+        record.encode(&mut out).expect("a BytesMut grows as needed");
+        Self { frame: out.freeze(), record_at }
+    }
+
+    /// Frames a record that is encoded already, as the store keeps it.
+    #[must_use]
+    pub fn from_encoded(record: &[u8]) -> Self {
+        let mut out = Self::prefix(record.len());
+        let record_at = out.len();
+        out.put_slice(record);
+        Self { frame: out.freeze(), record_at }
+    }
+
+    /// The whole frame, as a delivery stream carries it.
+    #[must_use]
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The encoded [`wire::Record`] in it, sharing its memory.
+    #[must_use]
+    pub fn record(&self) -> Bytes {
+        self.frame.slice(self.record_at..)
+    }
+
+    /// `Delivery { record }` around `record_len` bytes, up to where these begin.
+    fn prefix(record_len: usize) -> BytesMut {
+        const RECORD_FIELD: u32 = 1;
+        let inner = encoding::key_len(RECORD_FIELD) + encoding::encoded_len_varint(record_len as u64) + record_len;
+        let mut out = BytesMut::with_capacity(encoding::encoded_len_varint(inner as u64) + inner);
+        encoding::encode_varint(inner as u64, &mut out);
+        encoding::encode_key(RECORD_FIELD, encoding::WireType::LengthDelimited, &mut out);
+        encoding::encode_varint(record_len as u64, &mut out);
+        out
+    }
+}
+
+/// Finds frames in the chunks of a stream.
+///
+/// A frame that lies within one chunk is a slice of it; only one that is spread over chunks is
+/// put together. Memory is bounded by the frame limit and the chunk that was pushed last.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    limit: usize,
+    chunk: Bytes,
+    /// The beginning of a frame whose end has not come.
+    partial: BytesMut,
+}
+
+impl FrameBuffer {
+    /// A buffer for frames of up to `limit` bytes of body.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, chunk: Bytes::new(), partial: BytesMut::new() }
+    }
+
+    /// Adds what the stream brought. Call [`Self::next_frame`] until it has no more before the
+    /// next push.
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.chunk.is_empty() {
+            self.chunk = chunk;
+        } else {
+            self.partial.extend_from_slice(&self.chunk);
+            self.chunk = chunk;
+        }
+    }
+
+    /// The body of the next whole frame.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLarge`], after which the stream cannot be read on.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if !self.partial.is_empty() {
+            return self.complete_partial();
+        }
+        match parse_prefix(&self.chunk, self.limit)? {
+            Some((prefix, body)) if self.chunk.len() >= prefix + body => {
+                self.chunk.advance(prefix);
+                Ok(Some(self.chunk.split_to(body)))
+            }
+            _ => {
+                self.partial.extend_from_slice(&self.chunk);
+                self.chunk = Bytes::new();
+                Ok(None)
+            }
+        }
+    }
+
+    /// The next frame, decoded.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLarge`] or [`FrameError::Body`].
+    pub fn next_message<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+        self.next_frame()?.map(decode).transpose()
+    }
+
+    /// The stream has ended: was it at the end of a frame?
+    ///
+    /// # Errors
+    /// [`FrameError::CutOff`] where it was not.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        if self.partial.is_empty() && self.chunk.is_empty() { Ok(()) } else { Err(FrameError::CutOff) }
+    }
+
+    /// Moves bytes from the chunk until the partial frame is whole.
+    fn complete_partial(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            let wanted = match parse_prefix(&self.partial, self.limit)? {
+                Some((prefix, body)) if self.partial.len() >= prefix + body => {
+                    self.partial.advance(prefix);
+                    let frame = self.partial.split_to(body).freeze();
+                    return Ok(Some(frame));
+                }
+                Some((prefix, body)) => prefix + body - self.partial.len(),
+                None => 1,
+            };
+            if self.chunk.is_empty() {
+                return Ok(None);
+            }
+            let taken = self.chunk.split_to(wanted.min(self.chunk.len()));
+            self.partial.extend_from_slice(&taken);
+        }
+    }
+}
+
+/// Decodes a frame's body.
+///
+/// # Errors
+/// [`FrameError::Body`] where it is not such a message.
+pub fn decode<M: Message + Default>(body: Bytes) -> Result<M, FrameError> {
+    M::decode(body).map_err(|error| FrameError::Body(error.to_string()))
+}
+
+/// The lengths of prefix and body, once the prefix is there.
+fn parse_prefix(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, FrameError> {
+    let mut length = 0_usize;
+    for (at, byte) in bytes.iter().take(PREFIX_BYTES_MAX).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return if length <= limit { Ok(Some((at + 1, length))) } else { Err(FrameError::TooLarge { limit }) };
+        }
+    }
+    if bytes.len() >= PREFIX_BYTES_MAX { Err(FrameError::TooLarge { limit }) } else { Ok(None) }
+}

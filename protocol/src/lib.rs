@@ -1,0 +1,51 @@
+//! Shoal's wire format and the follow model. Nothing here does IO, reads a clock or rolls a die.
+//!
+//! **A group is one sequence; everyone follows its tail holding a watermark; a hand-off changes
+//! whom you follow, never where you are.** The modules, in reading order:
+//!
+//! - [`seq`]: places in a sequence, and what a watermark and a tail are;
+//! - [`follower`]: the accept rule;
+//! - [`tail`]: the window of the latest records;
+//! - [`sender`]: a sender's numbers and what became of them;
+//! - [`id`]: users, devices, groups, slots;
+//! - [`code`]: what can go wrong, and whether to retry;
+//! - [`frame`]: bytes on a stream;
+//! - [`wire`]: the messages, generated from `proto/shoal/v1/*.proto`.
+#![warn(missing_docs)]
+
+pub mod seq;
+
+pub mod follower;
+
+pub mod tail;
+
+pub mod sender;
+
+pub mod id;
+
+pub mod code;
+
+pub mod frame;
+
+/// The messages of the wire, generated from `proto/shoal/v1/*.proto`, where they are documented.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/shoal.v1.rs"));
+}
+
+pub use code::{Code, Refusal, Retry};
+pub use follower::{Accept, Follower};
+pub use frame::{FrameBuffer, FrameError, RecordFrame};
+pub use id::{DeviceId, GroupId, IdError, Incarnation, SLOTS, SenderId, Slot, UserId};
+pub use sender::{Outcome, PUBLISH_WINDOW, SenderNumbers, Verdict};
+pub use seq::Seq;
+pub use tail::{Read, TailWindow, WindowLimits};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u32 = 1;
+/// The oldest version that this crate still speaks.
+pub const VERSION_MIN: u32 = 1;
+/// The ALPN of clients.
+pub const ALPN: &[u8] = b"shoal/1";
+/// The ALPN between nodes.
+pub const ALPN_PEER: &[u8] = b"shoal-peer/1";
