@@ -1,5 +1,9 @@
 //! A Shoal node. The modules are the layers, from the data up.
 
+pub mod config;
+
+pub mod clock;
+
 pub mod store;
 
 pub mod delivery;
