@@ -4,11 +4,19 @@
 //! [`Store::append`] changes a group, and it states the epoch and the tail it expects: a home
 //! that has been replaced is refused by the store itself, whatever it believes.
 
+mod write;
+
+mod model;
+
+pub mod memory;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId, wire};
+
+pub use memory::{MemoryDisk, MemoryFault, MemoryStore, MemoryTiming};
 
 /// A number in the group's row that only grows: a write under an old one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -197,7 +205,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<MemberRow>, StoreError>;
 
     /// The groups a user is a member of, ascending, from after one.
-    async fn groups_of(&self, user: &UserId, after: Option<GroupId>, limit: usize) -> Result<Vec<GroupId>, StoreError>;
+    async fn groups_of(
+        &self,
+        user: &UserId,
+        after: Option<GroupId>,
+        limit: usize,
+    ) -> Result<Vec<GroupId>, StoreError>;
 
     /// A user's cursors in these groups, in the order asked for.
     async fn cursors(&self, user: &UserId, groups: &[GroupId]) -> Result<Vec<Cursors>, StoreError>;
@@ -266,5 +279,21 @@ impl GroupState {
             senders_watermark: Seq::FIRST,
             notices_watermark: Seq::FIRST,
         }
+    }
+}
+
+impl MemberRow {
+    /// Is there anything to keep? Neither a member nor banned is no row.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.banned || self.role != wire::Role::None
+    }
+}
+
+impl Cursors {
+    /// The greater of each.
+    #[must_use]
+    pub fn raised(self, to: Self) -> Self {
+        Self { read: self.read.max(to.read), delivered: self.delivered.max(to.delivered) }
     }
 }
