@@ -9,3 +9,5 @@ pub mod store;
 pub mod delivery;
 
 pub mod group;
+
+pub mod node;
