@@ -24,6 +24,8 @@ use crate::{
     Authority, Identity, IdentityError, IssueError, KeyError, PrivateKey, Seed, TokenKeyError, TokenSigner,
     TokenVerifier,
     authority::{check_chain, needs_renewal},
+    identity::PRIVATE_KEY,
+    roots_from_pem,
 };
 
 /// The authority's certificate.
@@ -162,8 +164,13 @@ impl KeyFolder {
     pub fn identity(&self) -> Result<Identity, FolderError> {
         let chain = self.need(NODE_CERT, "a node shows it to whoever connects")?;
         let key = self.need(NODE_KEY, "a node proves with it who it is")?;
-        Identity::from_pem(&self.ca_pem()?, &chain, &key)
-            .map_err(|source| FolderError::Identity { path: self.file(NODE_CERT), source })
+        let ca = self.ca_pem()?;
+        let of = |name| move |source| FolderError::Identity { path: self.file(name), source };
+        roots_from_pem(&ca).map_err(of(CA_CERT))?;
+        Identity::from_pem(&ca, &chain, &key).map_err(|source| match source {
+            IdentityError::Pem { what: PRIVATE_KEY, .. } => of(NODE_KEY)(source),
+            other => of(NODE_CERT)(other),
+        })
     }
 
     /// What issues tokens.
@@ -226,26 +233,44 @@ impl KeyFolder {
     /// # Errors
     /// [`FolderError`] names the file; a certificate that is not valid now is an error.
     pub fn create_node(&self, names: &[String], seed: &Seed, now_ms: u64) -> Result<(), FolderError> {
-        let ca = self.ca_pem()?;
-        let authority = self
-            .read(CA_KEY)?
-            .map(|key| Authority::from_pem(&ca, &key))
-            .transpose()
-            .map_err(|source| FolderError::Key { path: self.file(CA_KEY), source })?;
-        let issue = |source| FolderError::Issue { path: self.file(NODE_CERT), source };
-        match (self.read(NODE_CERT)?, authority) {
-            (Some(_), None) => check_chain(self.identity()?.certificate(), &ca, now_ms).map_err(issue),
-            (Some(_), Some(_)) if !needs_renewal(&self.identity()?, &ca, names, now_ms) => Ok(()),
-            (_, Some(authority)) => {
-                let key = self.key_or_create(NODE_KEY, seed, "node")?;
-                let chain = authority.issue(&key, names, now_ms).map_err(issue)?;
-                self.replace(NODE_CERT, &chain)
-            }
-            (None, None) => Err(FolderError::Missing {
-                path: self.file(NODE_CERT),
-                why: "and without ca.key it cannot be made here (shoal-certs node makes one where ca.key is)",
-            }),
+        if self.read(CA_KEY)?.is_some() {
+            return self.create_node_from(self, names, seed, now_ms);
         }
+        if self.read(NODE_CERT)?.is_none() {
+            return Err(FolderError::Missing {
+                path: self.file(NODE_CERT),
+                why: "and without ca.key it cannot be made here (shoal-certs node --ca makes it)",
+            });
+        }
+        check_chain(self.identity()?.certificate(), &self.ca_pem()?, now_ms)
+            .map_err(|source| self.not_issued(source))
+    }
+
+    /// The same, by the authority in another folder, whose certificate this folder gets too.
+    ///
+    /// # Errors
+    /// [`FolderError`] names the file.
+    pub fn create_node_from(
+        &self,
+        authority: &Self,
+        names: &[String],
+        seed: &Seed,
+        now_ms: u64,
+    ) -> Result<(), FolderError> {
+        let ca = authority.ca_pem()?;
+        self.write_new(CA_CERT, PUBLIC_MODE, &ca)?;
+        if self.read(NODE_CERT)?.is_some() && !needs_renewal(&self.identity()?, &ca, names, now_ms) {
+            return Ok(());
+        }
+        let authority_key = authority.need(CA_KEY, "certificates are issued with it")?;
+        let authority = Authority::from_pem(&ca, &authority_key)
+            .map_err(|source| FolderError::Key { path: authority.file(CA_KEY), source })?;
+        let key = self.key_or_create(NODE_KEY, seed, "node")?;
+        let chain = authority.issue(&key, names, now_ms).map_err(|source| self.not_issued(source))?;
+        self.replace(NODE_CERT, &chain)?;
+        // A ca.pem that was here before may be another authority's.
+        check_chain(self.identity()?.certificate(), &self.ca_pem()?, now_ms)
+            .map_err(|source| self.not_issued(source))
     }
 
     /// The keys of tokens, made where none is there.
@@ -277,6 +302,10 @@ impl KeyFolder {
             }
         };
         PrivateKey::from_pem(&text).map_err(|source| FolderError::Key { path: self.file(name), source })
+    }
+
+    fn not_issued(&self, source: IssueError) -> FolderError {
+        FolderError::Issue { path: self.file(NODE_CERT), source }
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -13,6 +13,9 @@ use rustls::{
 /// can change its address without a new certificate.
 pub const NODE_NAME: &str = "node.shoal.internal";
 
+/// What a PEM text had not, in an [`IdentityError::Pem`].
+pub(crate) const PRIVATE_KEY: &str = "private key";
+
 /// Why PEM text is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -56,7 +59,7 @@ impl Identity {
         let roots = Arc::new(roots_from_pem(ca)?);
         let chain = certificates(chain, "node")?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|source| IdentityError::Pem { what: "private key", source })?;
+            .map_err(|source| IdentityError::Pem { what: PRIVATE_KEY, source })?;
         let unusable = |source| IdentityError::Unusable { what: "node", source };
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
         certified.keys_match().map_err(unusable)?;

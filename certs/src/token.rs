@@ -142,6 +142,12 @@ impl TokenSigner {
         Ok(Self { header, key: EncodingKey::from_ed_der(der.secret_pkcs8_der()) })
     }
 
+    /// The name of its key, as tokens carry it in `kid`: 16 hexadecimal digits of its SHA-256.
+    #[must_use]
+    pub fn key_name(&self) -> &str {
+        self.header.kid.as_deref().unwrap_or_default()
+    }
+
     /// Signs.
     #[must_use]
     pub fn sign(&self, claims: &Claims) -> String {
@@ -159,7 +165,7 @@ impl TokenSigner {
 
 impl fmt::Debug for TokenSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenSigner({})", self.header.kid.as_deref().unwrap_or_default())
+        write!(f, "TokenSigner({})", self.key_name())
     }
 }
 
