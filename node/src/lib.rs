@@ -11,3 +11,5 @@ pub mod delivery;
 pub mod group;
 
 pub mod node;
+
+pub mod ops;

@@ -1,0 +1,176 @@
+//! Every number the node keeps of itself, in one place; shown at `/metrics`.
+
+use std::fmt;
+
+use prometheus_client::{encoding::text, registry::Registry};
+
+use super::{Counter, Gauge, Histogram, RefusalCounter, process::Process};
+
+/// Declares the struct and its registration at once: a field's first line of documentation is its
+/// help text, its name (with `shoal_` before it, and `_total` after a counter's) that of the metric.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $name:ident: $instrument:ty = $new:expr,)+) => {
+        /// The node's numbers. Add a line here to add one.
+        pub struct Metrics {
+            $($(#[doc = $help])+ pub $name: $instrument,)+
+            registry: Registry,
+        }
+
+        impl Metrics {
+            /// All at zero.
+            #[must_use]
+            pub fn new() -> Self {
+                let mut registry = Registry::default();
+                registry.register_collector(Box::new(Process::started_now()));
+                let shoal = registry.sub_registry_with_prefix("shoal");
+                $(let $name: $instrument = $new;
+                shoal.register(stringify!($name), first_line(&[$($help),+]), $name.clone());)+
+                Self { $($name,)+ registry }
+            }
+        }
+    };
+}
+
+metrics! {
+    // Access.
+    /// Connections whose handshake was begun.
+    connections_accepted: Counter = Counter::default(),
+    /// Connections told to prove their address first, because many handshakes were pending.
+    connections_retried: Counter = Counter::default(),
+    /// Connections turned away before their handshake.
+    connections_refused: Counter = Counter::default(),
+    /// Sessions open now.
+    sessions: Gauge = Gauge::default(),
+    /// Sessions opened.
+    sessions_opened: Counter = Counter::default(),
+    /// Sessions that ended, and hellos that were refused, by code.
+    sessions_ended: RefusalCounter = RefusalCounter::default(),
+    /// Cursors of sessions attached to tails now.
+    follows: Gauge = Gauge::default(),
+    /// Delivery streams open now.
+    delivery_streams: Gauge = Gauge::default(),
+    /// Records written to delivery streams.
+    delivered: Counter = Counter::default(),
+    /// Bytes written to delivery streams.
+    delivered_bytes: Counter = Counter::default(),
+    /// Requests answered.
+    requests: Counter = Counter::default(),
+    /// Requests refused, by code.
+    requests_refused: RefusalCounter = RefusalCounter::default(),
+    /// Datagrams passed on.
+    datagrams_forwarded: Counter = Counter::default(),
+    /// Datagrams dropped.
+    datagrams_dropped: Counter = Counter::default(),
+    /// Pages of the store fetched for cursors behind the window.
+    pages_fetched: Counter = Counter::default(),
+    /// Pages for cursors behind the window that were there already.
+    pages_shared: Counter = Counter::default(),
+
+    // Groups.
+    /// Groups with a home on this node that is awake.
+    groups_active: Gauge = Gauge::default(),
+    /// Activations of homes, each of which raised an epoch.
+    activations: Counter = Counter::default(),
+    /// Messages committed.
+    committed: Counter = Counter::default(),
+    /// Messages answered with a refusal, by code.
+    publishes_refused: RefusalCounter = RefusalCounter::default(),
+    /// Messages answered with the number expected instead of theirs.
+    publishes_out_of_order: Counter = Counter::default(),
+    /// Messages answered with the outcome they had before.
+    publishes_repeated: Counter = Counter::default(),
+    /// From a message's arrival at its home to its receipt.
+    publish_seconds: Histogram = Histogram::seconds(),
+    /// Records in an append.
+    batch_records: Histogram = Histogram::sizes(),
+    /// Appends refused because another home has taken over.
+    fenced: Counter = Counter::default(),
+    /// Notices written to users' own sequences.
+    notices: Counter = Counter::default(),
+    /// Watermarks seen above their group's tail: the sequence went back. Look at once.
+    watermarks_ahead: Counter = Counter::default(),
+
+    // Store.
+    /// Commits, each of which was one sync.
+    commits: Counter = Counter::default(),
+    /// Appends committed, of all groups.
+    appends: Counter = Counter::default(),
+    /// From the start of a commit to its sync.
+    commit_seconds: Histogram = Histogram::seconds(),
+    /// Writes in a commit.
+    commit_writes: Histogram = Histogram::sizes(),
+    /// Reads of the store.
+    store_reads: Counter = Counter::default(),
+    /// Reads whose checksum was wrong. Look at once.
+    store_corrupt: Counter = Counter::default(),
+    /// 1 as long as the store writes.
+    store_writable: Gauge = Gauge::default(),
+}
+
+impl Metrics {
+    /// As OpenMetrics text, which Prometheus reads.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(16 << 10);
+        text::encode(&mut out, &self.registry).expect("a String takes all that is written to it");
+        out
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Without its full stop, which the encoder adds.
+fn first_line(help: &[&'static str]) -> &'static str {
+    help[0].trim().trim_end_matches('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shoal_protocol::Code;
+
+    use super::*;
+
+    fn line(text: &str, wanted: &str) -> bool {
+        text.lines().any(|line| line == wanted)
+    }
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::new();
+        metrics.delivered.add(3);
+        metrics.sessions.inc();
+        metrics.publishes_refused.inc(Code::Muted);
+        metrics.publish_seconds.observe(Duration::from_micros(80));
+        let text = metrics.render();
+        assert!(line(&text, "shoal_delivered_total 3"), "{text}");
+        assert!(line(&text, "shoal_sessions 1"), "{text}");
+        assert!(line(&text, "shoal_publishes_refused_total{code=\"Muted\"} 1"), "{text}");
+        assert!(line(&text, "shoal_publish_seconds_count 1"), "{text}");
+        assert!(line(&text, "shoal_publish_seconds_bucket{le=\"0.00005\"} 0"), "{text}");
+        assert!(line(&text, "shoal_publish_seconds_bucket{le=\"0.0001\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn every_metric_has_a_help_text_and_a_name_of_its_own() {
+        let text = Metrics::new().render();
+        let helps: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+        let mut names: Vec<&str> = helps.iter().filter_map(|help| help.split(' ').next()).collect();
+        assert!(helps.iter().all(|help| help.split(' ').count() > 2), "{helps:?}");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), helps.len());
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

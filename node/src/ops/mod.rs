@@ -1,0 +1,14 @@
+//! What goes on in the node, for whoever runs it: numbers, and whether it serves.
+
+mod instrument;
+
+mod metrics;
+
+mod process;
+
+mod http;
+
+pub use http::{Probe, serve};
+pub use instrument::{Counter, Histogram, RefusalCounter};
+pub use metrics::Metrics;
+pub use prometheus_client::metrics::gauge::Gauge;
