@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use quinn::{AsyncUdpSocket, Runtime};
 use shoal_certs::TokenVerifier;
 
-use crate::{clock::Clock, config::Limits, store::Store};
+use crate::{clock::Clock, config::Limits, ops::Metrics, store::Store};
 
 /// What a node is made of. The binary takes the machine's; a simulation takes its own.
 pub struct Parts {
@@ -24,6 +24,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Every limit.
     pub limits: Limits,
+    /// Where it counts what it does.
+    pub metrics: Arc<Metrics>,
     /// From which everything random is drawn.
     pub seed: [u8; 32],
     /// Secret, and the same after a restart: with it clients of the last run are told that their
