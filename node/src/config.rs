@@ -168,6 +168,8 @@ pub struct GroupLimits {
     pub change_users_max: usize,
     /// Unanswered messages and requests for one group; above, the answer is `Busy`.
     pub queue_max: usize,
+    /// Groups awake on this node.
+    pub awake_max: usize,
     /// Records in one append.
     pub batch_records_max: usize,
     /// Bytes of records in one append.
@@ -197,6 +199,7 @@ impl Default for GroupLimits {
             group_burst: 200_000,
             change_users_max: 10_000,
             queue_max: 4096,
+            awake_max: 100_000,
             batch_records_max: 2048,
             batch_bytes_max: 4 << 20,
             window_records_max: 1024,

@@ -1,24 +1,41 @@
 //! How a session learns that one of its groups has something for it.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    future::poll_fn,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
 
+use bytes::Bytes;
 use shoal_protocol::UserId;
-use tokio::sync::Notify;
 
 /// One session's bell: which of its cursors are due. The list is bounded by the cursors, since a
 /// tail rings once and then not again until the session has read.
 #[derive(Debug)]
 pub struct Signal {
     user: UserId,
-    due: Mutex<Vec<u32>>,
-    notify: Notify,
+    /// What datagrams for the session leave on; none where there is nobody to see them.
+    connection: Option<quinn::Connection>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    due: Vec<u32>,
+    waiting: Option<Waker>,
 }
 
 impl Signal {
-    /// A session's bell.
+    /// A bell without a connection.
     #[must_use]
     pub fn new(user: UserId) -> Self {
-        Self { user, due: Mutex::new(Vec::new()), notify: Notify::new() }
+        Self { user, connection: None, state: Mutex::default() }
+    }
+
+    /// The bell of a session on `connection`.
+    #[must_use]
+    pub fn over(user: UserId, connection: quinn::Connection) -> Self {
+        Self { user, connection: Some(connection), state: Mutex::default() }
     }
 
     /// Whose session it is.
@@ -29,23 +46,120 @@ impl Signal {
 
     /// The cursor is due.
     pub fn ring(&self, cursor: u32) {
-        let first = {
-            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-            due.push(cursor);
-            due.len() == 1
+        let waiting = {
+            let mut state = self.lock();
+            state.due.push(cursor);
+            state.waiting.take()
         };
-        if first {
-            self.notify.notify_one();
+        if let Some(waker) = waiting {
+            waker.wake();
         }
     }
 
     /// Waits until [`Self::take`] has something. Cancellation safe.
     pub async fn rung(&self) {
-        self.notify.notified().await;
+        poll_fn(|cx| self.poll_rung(cx)).await;
+    }
+
+    /// Ready if [`Self::take`] has something; otherwise the next ring wakes. One task may wait.
+    pub fn poll_rung(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if !state.due.is_empty() {
+            return Poll::Ready(());
+        }
+        match &mut state.waiting {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Moves the cursors that are due to the end of `into`.
     pub fn take(&self, into: &mut Vec<u32>) {
-        into.append(&mut self.due.lock().unwrap_or_else(PoisonError::into_inner));
+        into.append(&mut self.lock().due);
+    }
+
+    /// Sends what may be lost; what does not fit is lost.
+    pub fn send_datagram(&self, datagram: Bytes) {
+        if let Some(connection) = &self.connection {
+            // A client without datagrams, or gone: then there is nobody who misses it.
+            let _ = connection.send_datagram(datagram);
+        }
+    }
+
+    /// Gives back memory that a burst took.
+    pub fn shrink(&self) {
+        let mut state = self.lock();
+        if state.due.is_empty() {
+            state.due = Vec::new();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signal() -> Signal {
+        Signal::new(UserId::new("ada").unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_ring_before_the_wait_is_not_lost() {
+        let signal = signal();
+        signal.ring(3);
+        signal.ring(1);
+        signal.rung().await;
+        let mut due = Vec::new();
+        signal.take(&mut due);
+        assert_eq!(due, [3, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_ring_wakes_whoever_waits_and_only_once() {
+        let signal = signal();
+        let mut waiting = tokio_test_waker::Counting::default();
+        assert!(waiting.poll(|cx| signal.poll_rung(cx)).is_pending());
+        signal.ring(0);
+        signal.ring(1);
+        assert_eq!(waiting.woken(), 1, "the second ring finds nobody waiting");
+        assert!(waiting.poll(|cx| signal.poll_rung(cx)).is_ready());
+    }
+
+    /// A task context that counts its wakes.
+    mod tokio_test_waker {
+        use std::{
+            sync::{
+                Arc,
+                atomic::{AtomicU32, Ordering},
+            },
+            task::{Context, Poll, Wake, Waker},
+        };
+
+        #[derive(Default)]
+        struct Count(AtomicU32);
+
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        #[derive(Default)]
+        pub(super) struct Counting(Arc<Count>);
+
+        impl Counting {
+            pub(super) fn poll<T>(&mut self, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+                poll(&mut Context::from_waker(&Waker::from(Arc::clone(&self.0))))
+            }
+
+            pub(super) fn woken(&self) -> u32 {
+                self.0.0.load(Ordering::Relaxed)
+            }
+        }
     }
 }

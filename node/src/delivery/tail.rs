@@ -1,9 +1,15 @@
 //! One tail for each group on a node, shared by every session here that follows it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
-use shoal_protocol::{GroupId, Read, RecordFrame, Seq, TailWindow, UserId, WindowLimits};
+use shoal_protocol::{GroupId, Place, RecordFrame, Seq, TailWindow, UserId, WindowLimits};
 
 use super::signal::Signal;
 
@@ -30,18 +36,54 @@ pub enum TailRead {
     Ahead,
 }
 
+/// What [`Tail::read_into`] had for a cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TailTurn {
+    /// Frames, up to `next`.
+    Frames {
+        /// The watermark after them.
+        next: Seq,
+        /// Read again after them. If not, the signal will ring for what comes.
+        more: bool,
+    },
+    /// As in [`TailRead`].
+    CaughtUp,
+    /// As in [`TailRead`].
+    Behind {
+        /// The first Seq that need not come from the store.
+        until: Seq,
+    },
+    /// As in [`TailRead`].
+    Ended,
+    /// As in [`TailRead`].
+    Ahead,
+}
+
 /// A cursor attached to a tail. Detach it with [`Tail::detach`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment(u32);
 
+/// 24 bytes, for there are as many as sessions times groups.
 #[derive(Debug)]
 struct Attached {
     signal: Arc<Signal>,
+    /// The user's membership ended here: nothing from this Seq on reaches them.
+    until: Option<NonZeroU64>,
     cursor: u32,
     /// It has rung and the session has not read since.
-    rung: bool,
-    /// The user's membership ended here: nothing from this Seq on reaches them.
-    until: Option<Seq>,
+    rung: AtomicBool,
+}
+
+impl Attached {
+    fn until(&self) -> Option<Seq> {
+        self.until.and_then(|until| Seq::new(until.get()))
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::Relaxed) {
+            self.signal.ring(self.cursor);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,10 +94,13 @@ struct State {
 }
 
 /// The latest records of one group on this node, and who is to be told of the next.
+///
+/// Sessions read side by side; only what changes the window or the list of the attached is alone.
 #[derive(Debug)]
 pub struct Tail {
     group: GroupId,
-    state: Mutex<State>,
+    redactions: AtomicU64,
+    state: RwLock<State>,
 }
 
 impl Tail {
@@ -63,7 +108,8 @@ impl Tail {
     #[must_use]
     pub fn new(group: GroupId, tail: Seq, limits: WindowLimits) -> Self {
         let window = TailWindow::new(tail, limits);
-        Self { group, state: Mutex::new(State { window, attached: Vec::new(), free: Vec::new() }) }
+        let state = RwLock::new(State { window, attached: Vec::new(), free: Vec::new() });
+        Self { group, redactions: AtomicU64::new(0), state }
     }
 
     /// Which group.
@@ -75,124 +121,175 @@ impl Tail {
     /// The first Seq not yet here.
     #[must_use]
     pub fn tail(&self) -> Seq {
-        self.lock().window.tail()
+        self.read_state().window.tail()
     }
 
     /// How many cursors are attached.
     #[must_use]
     pub fn attached(&self) -> usize {
-        let state = self.lock();
+        let state = self.read_state();
         state.attached.len() - state.free.len()
     }
 
     /// Attaches a session's cursor number `cursor`, which stands at `watermark`; rings at once if
     /// there is something for it.
     pub fn attach(&self, signal: Arc<Signal>, cursor: u32, watermark: Seq) -> Attachment {
-        let mut state = self.lock();
-        let rung = watermark != state.window.tail();
-        if rung {
-            signal.ring(cursor);
+        let mut state = self.write_state();
+        let attached = Attached { signal, cursor, rung: AtomicBool::new(false), until: None };
+        if watermark != state.window.tail() {
+            attached.ring();
         }
-        let attached = Some(Attached { signal, cursor, rung, until: None });
-        match state.free.pop() {
-            Some(index) => {
-                state.attached[index as usize] = attached;
-                Attachment(index)
-            }
-            None => {
-                state.attached.push(attached);
-                Attachment(u32::try_from(state.attached.len() - 1).expect("fewer cursors than 2^32"))
-            }
+        if let Some(index) = state.free.pop() {
+            state.attached[index as usize] = Some(attached);
+            return Attachment(index);
         }
+        if state.attached.len() == state.attached.capacity() {
+            // Doubling would leave up to half of it empty, in each of many thousand tails.
+            let more = state.attached.len() / 4 + 4;
+            state.attached.reserve_exact(more);
+        }
+        state.attached.push(Some(attached));
+        Attachment(u32::try_from(state.attached.len() - 1).expect("fewer cursors than 2^32"))
     }
 
     /// Takes a cursor off.
     pub fn detach(&self, attachment: Attachment) {
-        let mut state = self.lock();
+        let mut state = self.write_state();
         if state.attached[attachment.0 as usize].take().is_some() {
             state.free.push(attachment.0);
+        }
+        if state.free.len() == state.attached.len() {
+            state.attached = Vec::new();
+            state.free = Vec::new();
         }
     }
 
     /// Reads up to `bytes_max` for a cursor that stands at `watermark`. What comes after is rung.
     pub fn read(&self, attachment: Attachment, watermark: Seq, bytes_max: usize) -> TailRead {
-        let mut state = self.lock();
-        let State { window, attached, .. } = &mut *state;
-        let attached = attached[attachment.0 as usize].as_mut().expect("a cursor reads while it is attached");
-        let end = attached.until.map_or(window.tail(), |until| until.min(window.tail()));
-        if attached.until.is_some_and(|until| watermark >= until) {
-            return TailRead::Ended;
-        }
-        match window.read(watermark, bytes_max) {
-            Read::Records(mut records) => {
-                let wanted = usize::try_from(end.since(watermark)).unwrap_or(usize::MAX);
-                records.truncate(wanted);
-                let next = watermark.advance(records.len() as u64);
-                let frames = records.iter().map(|record| record.frame().clone()).collect();
+        let mut frames = Vec::new();
+        match self.read_into(attachment, watermark, bytes_max, &mut frames) {
+            TailTurn::Frames { next, more } => {
+                if !more {
+                    // Whoever reads one list at a time asks again, and hears of being caught up.
+                    self.read_state().attached(attachment).rung.store(true, Ordering::Relaxed);
+                }
                 TailRead::Frames { frames, next }
             }
-            Read::CaughtUp => {
-                attached.rung = false;
-                TailRead::CaughtUp
+            TailTurn::CaughtUp => TailRead::CaughtUp,
+            TailTurn::Behind { until } => TailRead::Behind { until },
+            TailTurn::Ended => TailRead::Ended,
+            TailTurn::Ahead => TailRead::Ahead,
+        }
+    }
+
+    /// As [`Self::read`], into a list of the caller's, and without a second call to learn that
+    /// nothing follows.
+    pub fn read_into(
+        &self,
+        attachment: Attachment,
+        watermark: Seq,
+        bytes_max: usize,
+        frames: &mut Vec<Bytes>,
+    ) -> TailTurn {
+        let state = self.read_state();
+        let attached = state.attached(attachment);
+        let until = attached.until();
+        if until.is_some_and(|until| watermark >= until) {
+            return TailTurn::Ended;
+        }
+        let tail = state.window.tail();
+        let end = until.map_or(tail, |until| until.min(tail));
+        match state.window.place(watermark) {
+            Place::Held => {
+                let wanted = usize::try_from(end.since(watermark)).unwrap_or(usize::MAX);
+                let before = frames.len();
+                let held = state.window.up_to(watermark, bytes_max).take(wanted);
+                frames.extend(held.map(|record| record.frame().clone()));
+                let next = watermark.advance((frames.len() - before) as u64);
+                let more = next != tail || until.is_some();
+                if !more {
+                    attached.rung.store(false, Ordering::Relaxed);
+                }
+                TailTurn::Frames { next, more }
             }
-            Read::Behind { start } => TailRead::Behind { until: start.min(end) },
-            Read::Ahead { .. } => TailRead::Ahead,
+            Place::CaughtUp => {
+                attached.rung.store(false, Ordering::Relaxed);
+                TailTurn::CaughtUp
+            }
+            Place::Behind => TailTurn::Behind { until: state.window.start().min(end) },
+            Place::Ahead => TailTurn::Ahead,
         }
     }
 
     /// The end of the cursor's membership, if it has come.
     #[must_use]
     pub fn until(&self, attachment: Attachment) -> Option<Seq> {
-        self.lock().attached[attachment.0 as usize].as_ref().and_then(|attached| attached.until)
+        self.read_state().attached(attachment).until()
     }
 
     /// Puts durable records at the tail and rings for everybody who had read all before.
     pub fn append(&self, records: impl IntoIterator<Item = RecordFrame>) {
-        let mut state = self.lock();
+        let mut state = self.write_state();
         for record in records {
             let bytes = record.frame().len();
             state.window.push(record, bytes);
         }
-        for attached in state.attached.iter_mut().flatten().filter(|attached| !attached.rung) {
-            attached.rung = true;
-            attached.signal.ring(attached.cursor);
+        // Whom it rings first may read while it rings the rest.
+        let state = RwLockWriteGuard::downgrade(state);
+        for attached in state.attached.iter().flatten() {
+            attached.ring();
         }
     }
 
-    /// Replaces a record whose payload was recalled.
+    /// Replaces a record whose payload was recalled. Call it for every recall, wherever the record
+    /// lies, once the store holds the replacement: pages that were read before are read again.
     pub fn redact(&self, seq: Seq, record: RecordFrame) {
         let bytes = record.frame().len();
-        self.lock().window.replace(seq, record, bytes);
+        self.write_state().window.replace(seq, record, bytes);
+        self.redactions.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often something was recalled: a page read under another number is out of date.
+    #[must_use]
+    pub fn redactions(&self) -> u64 {
+        self.redactions.load(Ordering::Acquire)
     }
 
     /// The users' membership ended with the record before `until`: nothing from there on reaches
     /// their sessions.
     pub fn end_membership(&self, is_gone: impl Fn(&UserId) -> bool, until: Seq) {
-        let mut state = self.lock();
+        let mut state = self.write_state();
         for attached in state.attached.iter_mut().flatten() {
             if attached.until.is_none() && is_gone(attached.signal.user()) {
-                attached.until = Some(until);
-                if !attached.rung {
-                    attached.rung = true;
-                    attached.signal.ring(attached.cursor);
-                }
+                attached.until = NonZeroU64::new(until.get());
+                attached.ring();
             }
         }
     }
 
     /// Calls `visit` with the signal of everyone attached, for datagrams.
     pub fn for_each_attached(&self, mut visit: impl FnMut(&Arc<Signal>)) {
-        for attached in self.lock().attached.iter().flatten() {
+        for attached in self.read_state().attached.iter().flatten() {
             visit(&attached.signal);
         }
     }
 
     /// Lets go of the window: the records are in the store.
     pub fn sleep(&self) {
-        self.lock().window.clear();
+        self.write_state().window.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn attached(&self, attachment: Attachment) -> &Attached {
+        self.attached[attachment.0 as usize].as_ref().expect("a cursor reads while it is attached")
     }
 }

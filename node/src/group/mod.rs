@@ -1,12 +1,44 @@
 //! The business layer: homes, which number a group's records, and sub-groups, which know its
 //! members. Everything outside reaches them through [`Groups`].
 
-use std::sync::Arc;
+mod change;
 
-use shoal_protocol::{GroupId, Refusal, SenderId, Seq, UserId, wire};
-use tokio::sync::mpsc;
+mod home;
 
-use crate::delivery::{Attachment, Signal, Tail};
+mod judgement;
+
+mod member_list;
+
+mod rates;
+
+mod sub_group;
+
+mod activation;
+
+mod notices;
+
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use shoal_protocol::{Code, GroupId, RecordFrame, Refusal, SenderId, Seq, UserId, WindowLimits, wire};
+use tokio::{
+    sync::{Notify, mpsc, mpsc::error::TrySendError, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    clock::Clock,
+    config::GroupLimits,
+    delivery::{Attachment, Pages, Signal, Tail},
+    store::{Create, MemberRow, Store, StoreError},
+};
+use sub_group::Now;
+use worker::{Input, Worker};
 
 /// Who asks: a user, and whether their token makes them an administrator of the service.
 #[derive(Debug, Clone)]
@@ -72,49 +104,300 @@ pub struct Followed {
 
 /// The group layer of this node. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Groups {}
+pub struct Groups(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    store: StoreHandle,
+    pages: Arc<Pages>,
+    limits: GroupLimits,
+    clock: Arc<dyn Clock>,
+    started: Instant,
+    random: Mutex<StdRng>,
+    /// The groups that are awake. A group's worker takes itself off under the lock, once nothing
+    /// is left for it to take.
+    awake: Mutex<BTreeMap<GroupId, mpsc::Sender<Input>>>,
+    tails: Mutex<Tails>,
+    stopping: watch::Sender<bool>,
+    emptied: Notify,
+}
 
 impl Groups {
+    /// The group layer over a store. Everything random comes from `seed`.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        pages: Arc<Pages>,
+        clock: Arc<dyn Clock>,
+        limits: GroupLimits,
+        seed: u64,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            store: StoreHandle(store),
+            pages,
+            limits,
+            clock,
+            started: Instant::now(),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            awake: Mutex::default(),
+            tails: Mutex::default(),
+            stopping: watch::Sender::new(false),
+            emptied: Notify::new(),
+        }))
+    }
+
+    /// Wakes the groups that a crash kept from telling their members something. Run it once, when
+    /// the node starts.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn finish_notices(&self) -> Result<(), StoreError> {
+        const PAGE: usize = 256;
+        let mut after = None;
+        loop {
+            let page = self.store().notices_due(after, PAGE).await?;
+            after = page.last().copied();
+            for group in &page {
+                while self.send(*group, Input::Wake).is_err() {
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+
     /// Sends a message on its way. Never waits: a full queue is answered `Busy` through the permit.
-    pub fn publish(&self, _publish: Publish) {
-        unimplemented!()
+    pub fn publish(&self, publish: Publish) {
+        let group = publish.group;
+        if group.is_own() {
+            let refusal =
+                Refusal::new(Code::NotMember, "a user's own sequence is written by the nodes alone");
+            return Input::Publish(publish).refuse(refusal);
+        }
+        self.send_or_refuse(group, Input::Publish(publish));
     }
 
     /// Attaches a session's cursor to the group's tail, if the user is a member (or it is their
     /// own sequence). Cancellation: a cursor attached for nobody is taken off again.
     ///
     /// # Errors
-    /// `UnknownGroup`, `NotMember`, `Banned`, `WatermarkAhead`, `Busy`, `StoreUnavailable`.
-    pub async fn follow(&self, _follow: Follow) -> Result<Followed, Refusal> {
-        unimplemented!()
+    /// `UnknownGroup`, `NotMember`, `WatermarkAhead`, `Busy`, `StoreUnavailable`.
+    pub async fn follow(&self, follow: Follow) -> Result<Followed, Refusal> {
+        self.ask(follow.group, |to| Input::Follow(follow, to)).await
     }
 
-    /// Carries out a change of membership, roles or settings, or creates a group.
+    /// Carries out a change of membership, roles or settings, or creates a group. Dropping the
+    /// future leaves it open whether it is carried out.
     ///
     /// # Errors
     /// With the code that says what is not allowed.
-    pub async fn change(&self, _actor: Actor, _change: wire::Change) -> Result<wire::Changed, Refusal> {
-        unimplemented!()
+    pub async fn change(&self, actor: Actor, change: wire::Change) -> Result<wire::Changed, Refusal> {
+        let group = GroupId::from_wire(&change.group).map_err(bad_request)?;
+        let body = change.body.ok_or_else(|| bad_request("a change says what to change"))?;
+        if group.is_own() {
+            return Err(Refusal::new(Code::NotAllowed, "a user's own sequence has no members to change"));
+        }
+        self.ask(group, |to| Input::Change(actor, body, to)).await
     }
 
-    /// The user's member row as the sub-group's owner knows it: for requests that members may make.
+    /// The user's member row: for requests that members may make.
     ///
     /// # Errors
     /// `UnknownGroup`, `NotMember`; an admin who is no member gets a row with `Role::None`.
-    pub async fn authorize(&self, _actor: &Actor, _group: GroupId) -> Result<wire::Member, Refusal> {
-        unimplemented!()
+    pub async fn authorize(&self, actor: &Actor, group: GroupId) -> Result<MemberRow, Refusal> {
+        let nobody = |role| MemberRow {
+            user: actor.user.clone(),
+            role,
+            muted_until_ms: 0,
+            banned: false,
+            joined: Seq::FIRST,
+            changed: Seq::FIRST,
+        };
+        if group == GroupId::own(&actor.user) {
+            return Ok(nobody(wire::Role::Member));
+        }
+        let users = std::slice::from_ref(&actor.user);
+        let rows = self.store().members(group, users).await.map_err(activation::refusal)?;
+        let member = rows.into_iter().flatten().find(|row| row.role != wire::Role::None);
+        if let Some(member) = member {
+            return Ok(member);
+        }
+        let row = self.store().group(group).await.map_err(activation::refusal)?;
+        match row.filter(|row| row.tail > Seq::FIRST) {
+            None => Err(Refusal::new(Code::UnknownGroup, "no such group")),
+            Some(_) if actor.admin => Ok(nobody(wire::Role::None)),
+            Some(_) => Err(Refusal::new(Code::NotMember, "you are not a member of this group")),
+        }
     }
 
-    /// Puts a notice into a user's own sequence.
+    /// Puts a notice into a user's own sequence. One with a `group_seq` that is not above the last
+    /// of that group is known already, and told again for nothing.
     ///
     /// # Errors
     /// `Busy`, `StoreUnavailable`.
-    pub async fn notify(&self, _user: &UserId, _notice: wire::Notice) -> Result<(), Refusal> {
-        unimplemented!()
+    pub async fn notify(&self, user: &UserId, notice: wire::Notice) -> Result<(), Refusal> {
+        let user = user.clone();
+        self.ask(GroupId::own(&user), |to| Input::Notice(user, notice, to)).await
     }
 
-    /// Writes back what sleeping groups keep in memory and stops their tasks.
-    pub async fn shut_down(&self) {
-        unimplemented!()
+    /// The group's tail on this node, if anybody needs it here.
+    #[must_use]
+    pub fn tail(&self, group: GroupId) -> Option<Arc<Tail>> {
+        lock(&self.0.tails).get(group)
     }
+
+    /// How many groups are awake.
+    #[must_use]
+    pub fn awake(&self) -> usize {
+        lock(&self.0.awake).len()
+    }
+
+    /// Writes back what only memory has and puts all groups to sleep.
+    pub async fn shut_down(&self) {
+        self.0.stopping.send_replace(true);
+        while self.awake() > 0 {
+            self.0.emptied.notified().await;
+        }
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store.0
+    }
+
+    fn limits(&self) -> &GroupLimits {
+        &self.0.limits
+    }
+
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.0.stopping.subscribe()
+    }
+
+    fn now(&self) -> Now {
+        Now { wall_ms: self.0.clock.now_ms(), since_start: self.0.started.elapsed() }
+    }
+
+    fn create(&self) -> Create {
+        let incarnation = lock(&self.0.random).random();
+        Create { incarnation, created_ms: self.0.clock.now_ms() }
+    }
+
+    fn open_tail(&self, group: GroupId, tail: Seq) -> Arc<Tail> {
+        let limits = WindowLimits {
+            records_max: self.0.limits.window_records_max,
+            bytes_max: self.0.limits.window_bytes_max,
+        };
+        lock(&self.0.tails).open(group, || Tail::new(group, tail, limits))
+    }
+
+    /// A record's payload was recalled: nobody is given the old bytes any more.
+    fn redact(&self, group: GroupId, seq: Seq, frame: RecordFrame) {
+        if let Some(tail) = self.tail(group) {
+            tail.redact(seq, frame);
+        }
+        self.0.pages.invalidate(group, seq);
+    }
+
+    async fn ask<T>(
+        &self,
+        group: GroupId,
+        input: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Input,
+    ) -> Result<T, Refusal> {
+        let (to, answer) = oneshot::channel();
+        self.send_or_refuse(group, input(to));
+        answer.await.unwrap_or_else(|_| Err(Refusal::new(Code::Internal, "the group's task ended")))
+    }
+
+    fn send_or_refuse(&self, group: GroupId, input: Input) {
+        if let Err((input, refusal)) = self.send(group, input) {
+            input.refuse(refusal);
+        }
+    }
+
+    /// Hands an input to the group's worker, and starts one if there is none.
+    fn send(&self, group: GroupId, input: Input) -> Result<(), (Input, Refusal)> {
+        let mut awake = lock(&self.0.awake);
+        let input = match awake.get(&group) {
+            None => input,
+            Some(inputs) => match inputs.try_send(input) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(input)) => {
+                    return Err((input, Refusal::new(Code::Busy, "too much waits for this group")));
+                }
+                // Its worker panicked: another begins from what is durable.
+                Err(TrySendError::Closed(input)) => input,
+            },
+        };
+        if awake.len() >= self.0.limits.awake_max {
+            return Err((input, Refusal::new(Code::Busy, "too many groups are awake on this node")));
+        }
+        if *self.0.stopping.borrow() {
+            return Err((input, Refusal::new(Code::Draining, "the node is going")));
+        }
+        let (inputs, receiver) = mpsc::channel(self.0.limits.queue_max);
+        inputs.try_send(input).map_err(|_| unreachable!("a new queue has room")).ok();
+        awake.insert(group, inputs);
+        tokio::spawn(Worker::new(self.clone(), group, receiver).run());
+        Ok(())
+    }
+
+    /// Takes the group off the list, unless its queue has something for it.
+    fn forget(&self, group: GroupId, inputs: &mpsc::Receiver<Input>) -> bool {
+        let mut awake = lock(&self.0.awake);
+        if !inputs.is_empty() {
+            return false;
+        }
+        awake.remove(&group);
+        if awake.is_empty() {
+            self.0.emptied.notify_one();
+        }
+        true
+    }
+}
+
+/// The tails that somebody holds.
+#[derive(Debug, Default)]
+struct Tails {
+    held: BTreeMap<GroupId, Weak<Tail>>,
+    /// How many there may be before those that nobody holds are looked for.
+    sweep_at: usize,
+}
+
+impl Tails {
+    const SWEEP_LEAST: usize = 1024;
+
+    fn get(&self, group: GroupId) -> Option<Arc<Tail>> {
+        self.held.get(&group).and_then(Weak::upgrade)
+    }
+
+    fn open(&mut self, group: GroupId, new: impl FnOnce() -> Tail) -> Arc<Tail> {
+        if let Some(tail) = self.get(group) {
+            return tail;
+        }
+        if self.held.len() >= self.sweep_at {
+            self.held.retain(|_, tail| tail.strong_count() > 0);
+            self.sweep_at = (self.held.len() * 2).max(Self::SWEEP_LEAST);
+        }
+        let tail = Arc::new(new());
+        self.held.insert(group, Arc::downgrade(&tail));
+        tail
+    }
+}
+
+/// A store that can stand in a `Debug` struct.
+struct StoreHandle(Arc<dyn Store>);
+
+impl std::fmt::Debug for StoreHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+fn bad_request(reason: impl ToString) -> Refusal {
+    Refusal::new(Code::BadRequest, reason.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

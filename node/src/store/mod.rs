@@ -49,8 +49,9 @@ pub struct GroupState {
     pub members: u64,
     /// Sender rows hold everything below; from here on the records themselves say it.
     pub senders_watermark: Seq,
-    /// Members have been told, in their own sequences, of everything below.
-    pub notices_watermark: Seq,
+    /// Members have been told, in their own sequences, of everything below; none where they have
+    /// been told of all.
+    pub notices_watermark: Option<Seq>,
 }
 
 /// One member's row. A banned user who is no member has one too, with `Role::None`.
@@ -277,7 +278,7 @@ impl GroupState {
             closed: false,
             members: 0,
             senders_watermark: Seq::FIRST,
-            notices_watermark: Seq::FIRST,
+            notices_watermark: None,
         }
     }
 }

@@ -1,0 +1,171 @@
+//! Waking a group: its row under a new epoch, its members, its senders' numbers, its tail.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use prost::Message as _;
+use shoal_protocol::{
+    Code, GroupId, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, Slot, wire,
+};
+
+use super::{
+    home::{Entry, Home, sender_of},
+    member_list::MemberList,
+    sub_group::{ALL_SLOTS, SubGroup},
+    worker::Reply,
+};
+use crate::{
+    config::GroupLimits,
+    store::{Create, GroupRow, ReadLimit, Store, StoreError},
+};
+
+/// Rows and records are read in pages of so many.
+const PAGE: usize = 1024;
+/// … and so many bytes.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// A group that is awake.
+pub(super) struct Active {
+    pub(super) home: Home<Reply>,
+    pub(super) sub_group: SubGroup,
+    /// What the tail on this node does not have yet.
+    pub(super) missed: Vec<Entry>,
+}
+
+/// Activates the home, and opens the sub-group.
+///
+/// # Errors
+/// `UnknownGroup` where there is no row and none is to be made; otherwise what the store says.
+pub(super) async fn activate(
+    store: &Arc<dyn Store>,
+    group: GroupId,
+    create: Option<Create>,
+    tail_here: Seq,
+    limits: &GroupLimits,
+) -> Result<Active, Refusal> {
+    let row = store.activate(group, create).await.map_err(refusal)?;
+    let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
+    if tail_here > row.tail {
+        tracing::error!(%group, here = %tail_here, stored = %row.tail, "the store is behind what was delivered");
+        return Err(Refusal::new(Code::Internal, "the group's sequence went back; an operator must look"));
+    }
+    let missed = missed(store, group, tail_here, row.tail).await?;
+    let members = if group.is_own() {
+        MemberList::new(ALL_SLOTS, row.tail)
+    } else {
+        members(store, group, row.tail).await?
+    };
+    let numbers = senders(store, group, &row).await?;
+    Ok(Active {
+        home: Home::new(group, row, numbers, limits.clone()),
+        sub_group: SubGroup::new(members, limits),
+        missed,
+    })
+}
+
+/// The refusal that tells a client of a store's error.
+pub(super) fn refusal(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Corrupt(_) => Refusal::new(Code::Internal, error.to_string()),
+        StoreError::Stopped(_) | StoreError::Unavailable(_) => {
+            Refusal::new(Code::StoreUnavailable, error.to_string())
+        }
+    }
+}
+
+/// Decodes a record that the store gave.
+pub(super) fn decode(record: Bytes) -> Result<wire::Record, Refusal> {
+    wire::Record::decode(record)
+        .map_err(|error| Refusal::new(Code::Internal, format!("a stored record does not decode: {error}")))
+}
+
+/// Calls `visit` with every record from `from` up to `to`.
+pub(super) async fn for_each_record(
+    store: &Arc<dyn Store>,
+    group: GroupId,
+    from: Seq,
+    to: Seq,
+    mut visit: impl FnMut(Seq, Bytes) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut next = from;
+    while next < to {
+        let limit = ReadLimit { records_max: PAGE, bytes_max: PAGE_BYTES };
+        let page = store.read(group, next, limit).await.map_err(refusal)?;
+        if page.is_empty() {
+            return Err(Refusal::new(
+                Code::Internal,
+                format!("the store has no record {next} below the tail {to}"),
+            ));
+        }
+        for record in page {
+            if next < to {
+                visit(next, record)?;
+                next = next.next();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was written without this node's having heard of it: by an append whose outcome it never
+/// learnt.
+async fn missed(store: &Arc<dyn Store>, group: GroupId, from: Seq, to: Seq) -> Result<Vec<Entry>, Refusal> {
+    let mut entries = Vec::new();
+    for_each_record(store, group, from, to, |seq, record| {
+        let frame = RecordFrame::from_encoded(&record);
+        let members = match decode(record)?.body {
+            Some(wire::record::Body::Members(changes)) => Some(changes),
+            _ => None,
+        };
+        entries.push(Entry { seq, frame, members });
+        Ok(())
+    })
+    .await?;
+    Ok(entries)
+}
+
+async fn members(store: &Arc<dyn Store>, group: GroupId, watermark: Seq) -> Result<MemberList, Refusal> {
+    let mut members = MemberList::new(ALL_SLOTS, watermark);
+    let mut after = None;
+    loop {
+        let page = store.members_page(group, after.take(), PAGE).await.map_err(refusal)?;
+        let Some(last) = page.last() else { return Ok(members) };
+        after = Some((Slot::of(&last.user), last.user.clone()));
+        members.load(page);
+    }
+}
+
+/// The numbers of everyone who has sent since the last checkpoint.
+async fn senders(
+    store: &Arc<dyn Store>,
+    group: GroupId,
+    row: &GroupRow,
+) -> Result<BTreeMap<SenderId, SenderNumbers>, Refusal> {
+    let mut sent: BTreeMap<SenderId, Vec<(u64, Seq)>> = BTreeMap::new();
+    for_each_record(store, group, row.state.senders_watermark, row.tail, |seq, record| {
+        if let Some((sender, number)) = sender_of(&decode(record)?) {
+            sent.entry(sender).or_default().push((number, seq));
+        }
+        Ok(())
+    })
+    .await?;
+    let mut senders = BTreeMap::new();
+    for (sender, sent) in sent {
+        let mut numbers = store.sender(group, &sender).await.map_err(refusal)?.unwrap_or_default();
+        fold(&mut numbers, &sent)?;
+        senders.insert(sender, numbers);
+    }
+    Ok(senders)
+}
+
+/// A refusal that used up a number wrote the row, with every number before it.
+fn fold(numbers: &mut SenderNumbers, sent: &[(u64, Seq)]) -> Result<(), Refusal> {
+    for (number, seq) in sent {
+        if *number > numbers.last().saturating_add(1) {
+            let reason = format!("a sender's number {} is missing in the store", numbers.last() + 1);
+            return Err(Refusal::new(Code::Internal, reason));
+        }
+        numbers.record(*number, Outcome::Committed { seq: *seq });
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! What gathers for one append.
+
+use bytes::Bytes;
+use shoal_protocol::{Outcome, RecordFrame, SenderId, SenderNumbers, Seq, wire};
+
+use crate::store::{Changes, GroupState, MemberRow};
+
+/// A record that has its place.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its place.
+    pub seq: Seq,
+    /// Encoded once, for the store, the feeds and all sessions.
+    pub frame: RecordFrame,
+    /// What it changes of the members, for the owners' folds.
+    pub members: Option<wire::MemberChanges>,
+}
+
+/// An answer that waits for the commit.
+#[derive(Debug)]
+pub(super) struct Reply<R> {
+    pub(super) sender: SenderId,
+    pub(super) number: u64,
+    pub(super) outcome: Outcome,
+    pub(super) to: R,
+}
+
+/// What gathers for one append.
+#[derive(Debug)]
+pub(super) struct Batch<R> {
+    start: Seq,
+    pub(super) entries: Vec<Entry>,
+    pub(super) bytes: usize,
+    pub(super) replies: Vec<Reply<R>>,
+    pub(super) changed: Vec<(R, wire::Changed)>,
+    pub(super) noticed: Vec<R>,
+    pub(super) senders: Vec<(SenderId, SenderNumbers)>,
+    pub(super) senders_expired: Vec<SenderId>,
+    pub(super) members: Vec<MemberRow>,
+    pub(super) redactions: Vec<(Seq, RecordFrame)>,
+    pub(super) edits: Vec<(Seq, Seq)>,
+    pub(super) notices_due: Option<bool>,
+    /// To be written although it holds nothing that anybody waits for.
+    pub(super) is_forced: bool,
+}
+
+impl<R> Batch<R> {
+    pub(super) fn new(start: Seq) -> Self {
+        Self {
+            start,
+            entries: Vec::new(),
+            bytes: 0,
+            replies: Vec::new(),
+            changed: Vec::new(),
+            noticed: Vec::new(),
+            senders: Vec::new(),
+            senders_expired: Vec::new(),
+            members: Vec::new(),
+            redactions: Vec::new(),
+            edits: Vec::new(),
+            notices_due: None,
+            is_forced: false,
+        }
+    }
+
+    pub(super) fn start(&self) -> Seq {
+        self.start
+    }
+
+    /// The first Seq after it.
+    pub(super) fn end(&self) -> Seq {
+        self.start.advance(self.entries.len() as u64)
+    }
+
+    /// Nothing that must be written soon. What only helps the next activation waits for company.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.replies.is_empty()
+            && self.changed.is_empty()
+            && self.noticed.is_empty()
+            && !self.is_forced
+            && self.notices_due.is_none()
+    }
+
+    /// Gives a record its place.
+    pub(super) fn push(
+        &mut self,
+        author: Option<wire::Author>,
+        body: wire::record::Body,
+        now_ms: u64,
+    ) -> Seq {
+        let seq = self.end();
+        let members = match &body {
+            wire::record::Body::Members(changes) => Some(changes.clone()),
+            _ => None,
+        };
+        let record = wire::Record { seq: seq.get(), time_ms: now_ms, author, body: Some(body) };
+        let frame = RecordFrame::encode(&record);
+        self.bytes += frame.frame().len();
+        self.entries.push(Entry { seq, frame, members });
+        seq
+    }
+
+    /// What the store is to write; what is needed for the answers stays.
+    pub(super) fn changes(&mut self, state: Option<GroupState>) -> Changes {
+        let redactions = self.redactions.iter().map(|(seq, frame)| (*seq, frame.record())).collect();
+        Changes {
+            records: self.entries.iter().map(|entry| entry.frame.record()).collect::<Vec<Bytes>>(),
+            senders: std::mem::take(&mut self.senders),
+            senders_expired: std::mem::take(&mut self.senders_expired),
+            members: std::mem::take(&mut self.members),
+            redactions,
+            edits: std::mem::take(&mut self.edits),
+            state,
+            notices_due: self.notices_due,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The home: the one place that numbers a group's records.
+//!
+//! Pure. Calls come in as `handle_*`; what is to be done goes out through [`Home::poll_effect`]
+//! and [`Home::poll_append`]. One append is under way at a time, and the next batch gathers
+//! meanwhile. If an append fails the home is finished: whoever wants one activates again, which
+//! raises the epoch and reads what is really there.
+//!
+//! ```text
+//!              durable        next
+//!                 │             │
+//!  ───┬───┬───┬───┼───┬───┬───┬───┐
+//!     stored      │ appending │ gathering
+//! ```
+
+mod batch;
+
+mod changes;
+
+mod notices;
+
+mod publishes;
+
+mod references;
+
+mod senders;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shoal_protocol::{GroupId, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, UserId, wire};
+
+use super::judgement::Judged;
+use crate::{
+    config::GroupLimits,
+    store::{Append, Epoch, GroupRow, GroupState, MemberRow},
+};
+
+use batch::Batch;
+pub use batch::Entry;
+use changes::Changing;
+use references::References;
+use senders::Senders;
+pub use senders::sender_of;
+
+/// What a home says to a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// This became of it, for good.
+    Outcome(Outcome),
+    /// Go back to this number.
+    OutOfOrder {
+        /// The number the home waits for.
+        expected: u64,
+    },
+    /// Refused, and the number is not used up.
+    Refused(Refusal),
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub enum Effect<R> {
+    /// Answer a message.
+    Answer(R, Answer),
+    /// Answer a change.
+    Changed(R, Result<wire::Changed, Refusal>),
+    /// Answer a notice.
+    Noticed(R, Result<(), Refusal>),
+    /// Read a sender's row, then [`Home::handle_sender`].
+    LoadSender(SenderId),
+    /// Read a record (and, where `with_edits`, its edits), then [`Home::handle_record`].
+    LoadRecord {
+        /// Who waits for it.
+        sender: SenderId,
+        /// Which.
+        record: Seq,
+        /// Its edits too.
+        with_edits: bool,
+    },
+    /// Read members' rows, then [`Home::handle_members`].
+    LoadMembers(Vec<UserId>),
+    /// The owner judged by an old member list: again, once it has folded everything below `at`.
+    Rejudge(Judged<R>, Seq),
+    /// These are durable: move the tail, fold them.
+    Committed(Vec<Entry>),
+    /// These stand in place of records whose payloads were recalled.
+    Redacted(Vec<(Seq, RecordFrame)>),
+}
+
+/// A sender's row and how many others its user has, as read from the store.
+#[derive(Debug, Clone, Default)]
+pub struct LoadedSender {
+    /// The sender's numbers, if there is a row.
+    pub numbers: Option<SenderNumbers>,
+    /// The user's other incarnations in this group.
+    pub siblings: Vec<SenderId>,
+}
+
+/// A record, and its edits where these were asked for.
+#[derive(Debug, Clone, Default)]
+pub struct LoadedRecord {
+    /// None: there is no such record.
+    pub record: Option<wire::Record>,
+    /// The records of its edits.
+    pub edits: Vec<wire::Record>,
+}
+
+/// The one place that numbers a group's records. `R` is where an answer goes.
+#[derive(Debug)]
+pub struct Home<R> {
+    group: GroupId,
+    epoch: Epoch,
+    limits: GroupLimits,
+    state: GroupState,
+    /// The state has changed since the last append.
+    state_changed: bool,
+    /// The first Seq that is not durable.
+    durable: Seq,
+    senders: Senders<R>,
+    references: References,
+    /// Who was changed, and by which record, that the owner may not have folded.
+    recent: BTreeMap<UserId, Seq>,
+    changes: Changing<R>,
+    gathering: Batch<R>,
+    appending: Option<Batch<R>>,
+    effects: VecDeque<Effect<R>>,
+}
+
+impl<R> Home<R> {
+    /// A home that has just been activated, with the numbers of everyone who has sent since the
+    /// row's senders watermark.
+    #[must_use]
+    pub fn new(
+        group: GroupId,
+        row: GroupRow,
+        since_checkpoint: BTreeMap<SenderId, SenderNumbers>,
+        limits: GroupLimits,
+    ) -> Self {
+        Self {
+            group,
+            epoch: row.epoch,
+            limits,
+            state: row.state,
+            state_changed: false,
+            durable: row.tail,
+            senders: Senders::new(since_checkpoint),
+            references: References::default(),
+            recent: BTreeMap::new(),
+            changes: Changing::default(),
+            gathering: Batch::new(row.tail),
+            appending: None,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// The epoch it writes under.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The first Seq that is not durable.
+    #[must_use]
+    pub fn durable(&self) -> Seq {
+        self.durable
+    }
+
+    /// The group's state, with what is not durable yet.
+    #[must_use]
+    pub fn state(&self) -> &GroupState {
+        &self.state
+    }
+
+    /// May more come in? If not, wait for the append under way.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.gathering.entries.len() < self.limits.batch_records_max
+            && self.gathering.bytes < self.limits.batch_bytes_max
+    }
+
+    /// Nothing is under way: it may go to sleep once [`Self::checkpoint`] has been appended.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.appending.is_none()
+            && self.gathering.is_empty()
+            && self.changes.is_empty()
+            && self.senders.are_ready()
+            && self.effects.is_empty()
+    }
+
+    /// The owner has folded everything below `watermark`.
+    pub fn handle_owner_watermark(&mut self, watermark: Seq) {
+        self.recent.retain(|_, seq| *seq >= watermark);
+    }
+
+    /// Members have been told of everything below `watermark`, and no durable record from there on
+    /// concerns them.
+    pub fn handle_notices_sent(&mut self, watermark: Seq) {
+        let more = self.changed_members_since(watermark);
+        self.state.notices_watermark = more.then_some(watermark);
+        self.state_changed = true;
+        if !more {
+            self.gathering.notices_due = Some(false);
+        }
+    }
+
+    /// The next append, unless one is under way or there is nothing to write.
+    pub fn poll_append(&mut self) -> Option<Append> {
+        if self.appending.is_some() || self.gathering.is_empty() {
+            return None;
+        }
+        let after = self.gathering.end();
+        if after.since(self.state.senders_watermark) >= self.limits.sender_checkpoint_records {
+            self.checkpoint();
+        }
+        let mut batch = std::mem::replace(&mut self.gathering, Batch::new(after));
+        let state = std::mem::take(&mut self.state_changed).then(|| self.state.clone());
+        let changes = batch.changes(state);
+        let expected_tail = batch.start();
+        self.appending = Some(batch);
+        Some(Append { group: self.group, epoch: self.epoch, expected_tail, changes })
+    }
+
+    /// The append under way is durable: acknowledge, then move the tail.
+    ///
+    /// # Panics
+    /// Where none was under way.
+    pub fn handle_appended(&mut self) {
+        let batch = self.appending.take().expect("an append was under way");
+        self.durable = batch.end();
+        for reply in batch.replies {
+            self.senders.set_durable(&reply.sender, reply.number);
+            self.effects.push_back(Effect::Answer(reply.to, Answer::Outcome(reply.outcome)));
+        }
+        for (to, changed) in batch.changed {
+            self.effects.push_back(Effect::Changed(to, Ok(changed)));
+        }
+        for to in batch.noticed {
+            self.effects.push_back(Effect::Noticed(to, Ok(())));
+        }
+        if !batch.entries.is_empty() {
+            self.effects.push_back(Effect::Committed(batch.entries));
+        }
+        if !batch.redactions.is_empty() {
+            self.effects.push_back(Effect::Redacted(batch.redactions));
+        }
+        self.resume_references();
+        self.start_changes();
+    }
+
+    /// Something to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect<R>> {
+        self.effects.pop_front()
+    }
+
+    /// Gives up: everything that is unanswered is told to come again. Its numbers say then what
+    /// became of it.
+    pub fn abandon(mut self, why: &Refusal) -> Vec<Effect<R>> {
+        let batches = self.appending.take().into_iter().chain([self.gathering]);
+        for batch in batches {
+            for reply in batch.replies {
+                self.effects.push_back(Effect::Answer(reply.to, Answer::Refused(why.clone())));
+            }
+            for (to, _) in batch.changed {
+                self.effects.push_back(Effect::Changed(to, Err(why.clone())));
+            }
+            for to in batch.noticed {
+                self.effects.push_back(Effect::Noticed(to, Err(why.clone())));
+            }
+        }
+        for judged in self.senders.drain_parked() {
+            self.effects.push_back(match judged {
+                senders::Parked::Publish(judged) => {
+                    Effect::Answer(judged.reply, Answer::Refused(why.clone()))
+                }
+                senders::Parked::Notice(_, to) => Effect::Noticed(to, Err(why.clone())),
+            });
+        }
+        for to in self.changes.drain() {
+            self.effects.push_back(Effect::Changed(to, Err(why.clone())));
+        }
+        // Effects that only look something up are for nobody now.
+        self.effects
+            .into_iter()
+            .filter(|effect| {
+                matches!(
+                    effect,
+                    Effect::Answer(..) | Effect::Changed(..) | Effect::Noticed(..) | Effect::Rejudge(..)
+                )
+            })
+            .collect()
+    }
+
+    /// Has the group any record?
+    fn is_born(&self) -> bool {
+        self.gathering.end() > Seq::FIRST
+    }
+
+    fn changed_members_since(&self, watermark: Seq) -> bool {
+        let batches = self.appending.iter().chain([&self.gathering]);
+        batches
+            .flat_map(|batch| &batch.entries)
+            .any(|entry| entry.members.is_some() && entry.seq >= watermark)
+    }
+
+    /// Rows of members as they will be once the batch is durable.
+    fn write_members(&mut self, rows: Vec<MemberRow>) {
+        for row in &rows {
+            self.recent.insert(row.user.clone(), row.changed);
+        }
+        self.gathering.members.extend(rows);
+    }
+
+    /// Would [`Self::checkpoint`] spare the next activation something?
+    #[must_use]
+    pub fn needs_checkpoint(&self) -> bool {
+        self.senders.are_dirty()
+    }
+
+    /// Adds what senders have had since the last checkpoint to the batch that gathers.
+    pub fn checkpoint(&mut self) {
+        let watermark = self.gathering.end();
+        self.gathering.senders.extend(self.senders.checkpoint());
+        self.state.senders_watermark = watermark;
+        self.state_changed = true;
+        self.gathering.is_forced = true;
+    }
+}
+
+#[cfg(test)]
+mod tests;

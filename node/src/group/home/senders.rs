@@ -1,0 +1,193 @@
+//! Senders' numbers: loaded when they are first needed, folded from the records since the last
+//! checkpoint, written back at the next.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shoal_protocol::{DeviceId, GroupId, Incarnation, Outcome, SenderId, SenderNumbers, UserId, wire};
+
+use super::{super::judgement::Judged, LoadedSender};
+
+/// What waits for its sender.
+#[derive(Debug)]
+pub(super) enum Parked<R> {
+    Publish(Judged<R>),
+    Notice(wire::Notice, R),
+}
+
+/// What a sender waits for itself.
+#[derive(Debug)]
+pub(super) enum Waits<R> {
+    Nothing,
+    /// Its row.
+    Row,
+    /// The record that this message refers to.
+    Record(Judged<R>),
+    /// The append under way: what this message refers to has just changed.
+    Append(Judged<R>),
+}
+
+/// One sender, as the home knows it.
+#[derive(Debug)]
+pub(super) struct Sender<R> {
+    pub(super) numbers: SenderNumbers,
+    /// The last number whose outcome is durable.
+    pub(super) durable: u64,
+    /// There is a row or a record of it: not a stranger.
+    pub(super) is_known: bool,
+    /// Its user's other incarnations, as of the load.
+    pub(super) siblings: Vec<SenderId>,
+    pub(super) waits: Waits<R>,
+    pub(super) parked: VecDeque<Parked<R>>,
+    is_dirty: bool,
+    /// Something came for it since the last checkpoint.
+    is_used: bool,
+}
+
+impl<R> Sender<R> {
+    fn new(numbers: SenderNumbers, waits: Waits<R>) -> Self {
+        Self {
+            durable: numbers.last(),
+            is_known: numbers.last() > 0,
+            numbers,
+            siblings: Vec::new(),
+            waits,
+            parked: VecDeque::new(),
+            is_dirty: false,
+            is_used: false,
+        }
+    }
+
+    /// May its messages be decided on?
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.waits, Waits::Nothing)
+    }
+
+    /// Records an outcome that gathers.
+    pub(super) fn record(&mut self, number: u64, outcome: Outcome) {
+        self.numbers.record(number, outcome);
+        self.is_dirty = true;
+        self.is_known = true;
+    }
+
+    /// Takes note of a source's position, whose numbers have holes.
+    pub(super) fn jump_to(&mut self, number: u64) {
+        self.numbers = SenderNumbers::restore(number, []);
+        self.is_known = true;
+    }
+}
+
+/// All senders that the home has had to do with lately.
+#[derive(Debug)]
+pub(super) struct Senders<R> {
+    known: BTreeMap<SenderId, Sender<R>>,
+}
+
+impl<R> Senders<R> {
+    /// With the numbers of everyone who has sent since the last checkpoint.
+    pub(super) fn new(since_checkpoint: BTreeMap<SenderId, SenderNumbers>) -> Self {
+        let dirty = |numbers| Sender { is_dirty: true, ..Sender::new(numbers, Waits::Nothing) };
+        Self { known: since_checkpoint.into_iter().map(|(id, numbers)| (id, dirty(numbers))).collect() }
+    }
+
+    pub(super) fn get(&mut self, id: &SenderId) -> Option<&mut Sender<R>> {
+        self.known.get_mut(id)
+    }
+
+    /// The sender, and whether its row has to be read now.
+    pub(super) fn need(&mut self, id: &SenderId) -> (&mut Sender<R>, bool) {
+        let load = !self.known.contains_key(id);
+        if load {
+            self.known.insert(id.clone(), Sender::new(SenderNumbers::new(), Waits::Row));
+        }
+        let sender = self.known.get_mut(id).expect("it was there or has been inserted");
+        sender.is_used = true;
+        (sender, load)
+    }
+
+    /// The row has been read.
+    pub(super) fn loaded(&mut self, id: &SenderId, loaded: LoadedSender) {
+        if let Some(sender) = self.known.get_mut(id) {
+            let parked = std::mem::take(&mut sender.parked);
+            let numbers = loaded.numbers.unwrap_or_default();
+            *sender = Sender {
+                parked,
+                siblings: loaded.siblings,
+                is_used: true,
+                ..Sender::new(numbers, Waits::Nothing)
+            };
+        }
+    }
+
+    /// The row could not be read: forgets the sender and gives back what waited for it.
+    pub(super) fn unload(&mut self, id: &SenderId) -> VecDeque<Parked<R>> {
+        self.known.remove(id).map(|sender| sender.parked).unwrap_or_default()
+    }
+
+    pub(super) fn set_durable(&mut self, id: &SenderId, number: u64) {
+        if let Some(sender) = self.known.get_mut(id) {
+            sender.durable = sender.durable.max(number);
+        }
+    }
+
+    /// Those whose message waits for the append under way.
+    pub(super) fn take_waiting_for_append(&mut self) -> Vec<Judged<R>> {
+        let mut waiting = Vec::new();
+        for sender in self.known.values_mut() {
+            if matches!(sender.waits, Waits::Append(_))
+                && let Waits::Append(judged) = std::mem::replace(&mut sender.waits, Waits::Nothing)
+            {
+                waiting.push(judged);
+            }
+        }
+        waiting
+    }
+
+    pub(super) fn are_ready(&self) -> bool {
+        self.known.values().all(|sender| matches!(sender.waits, Waits::Nothing))
+    }
+
+    pub(super) fn are_dirty(&self) -> bool {
+        self.known.values().any(|sender| sender.is_dirty)
+    }
+
+    /// What has changed since the last checkpoint; those that were not used since are let go.
+    pub(super) fn checkpoint(&mut self) -> Vec<(SenderId, SenderNumbers)> {
+        let mut dirty = Vec::new();
+        self.known.retain(|id, sender| {
+            if std::mem::take(&mut sender.is_dirty) {
+                dirty.push((id.clone(), sender.numbers.clone()));
+            }
+            // Whoever has unacknowledged numbers or waits for something is in use.
+            let is_settled = sender.is_ready() && sender.durable == sender.numbers.last();
+            std::mem::take(&mut sender.is_used) || !is_settled
+        });
+        dirty
+    }
+
+    pub(super) fn drain_parked(&mut self) -> Vec<Parked<R>> {
+        let mut parked = Vec::new();
+        for sender in self.known.values_mut() {
+            if let Waits::Record(judged) | Waits::Append(judged) =
+                std::mem::replace(&mut sender.waits, Waits::Nothing)
+            {
+                parked.push(Parked::Publish(judged));
+            }
+            parked.extend(sender.parked.drain(..));
+        }
+        parked
+    }
+}
+
+/// The sender that stands for a group in a user's own sequence; its number is the group's Seq.
+pub(super) fn source_of(user: UserId, group: GroupId) -> SenderId {
+    SenderId { user, device: DeviceId(group.stable_hash()), incarnation: Incarnation(0) }
+}
+
+/// Who sent a record, under which number; none where it carries none.
+#[must_use]
+pub fn sender_of(record: &wire::Record) -> Option<(SenderId, u64)> {
+    let author = record.author.as_ref().filter(|author| author.number != 0)?;
+    let user = UserId::new(&author.user).ok()?;
+    let id = SenderId { user, device: DeviceId(author.device), incarnation: Incarnation(author.incarnation) };
+    Some((id, author.number))
+}

@@ -1,0 +1,46 @@
+//! What passes from a sub-group's owner to the home, in one process or over a peer link.
+
+use shoal_protocol::{Code, Refusal, SenderId, Seq, wire};
+
+/// A message with its sender's number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbered {
+    /// Who sends.
+    pub sender: SenderId,
+    /// The sender's number in this group.
+    pub number: u64,
+    /// What.
+    pub message: wire::Message,
+}
+
+/// A message as the owner of its sender's slot sees it. Only the home answers: it may have
+/// committed this number long ago.
+#[derive(Debug)]
+pub struct Judged<R> {
+    /// The message.
+    pub publish: Numbered,
+    /// None: may be appended.
+    pub objection: Option<Refusal>,
+    /// The owner had folded everything below when it judged.
+    pub as_of: Seq,
+    /// Where the receipt goes.
+    pub reply: R,
+}
+
+/// Does a refusal with this code use up the sender's number, as its recorded outcome?
+///
+/// What will pass with time does not: the client sends the same again, and what it had sent
+/// behind waits its turn. What concerns somebody who is not (or no longer) a member does not
+/// either: strangers leave no rows behind.
+#[must_use]
+pub fn uses_up_number(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Muted
+            | Code::NotAllowed
+            | Code::GroupClosed
+            | Code::UnknownRecord
+            | Code::PayloadTooLarge
+            | Code::BadRequest
+    )
+}

@@ -1,0 +1,87 @@
+//! A sub-group: who its members are, and what the owner thinks of what they send.
+
+use std::{ops::Range, time::Duration};
+
+use shoal_protocol::{Code, Refusal, SLOTS, Seq, UserId, wire};
+
+use super::{judgement::Judged, judgement::Numbered, member_list::MemberList, rates::Rates};
+use crate::config::GroupLimits;
+
+/// The slots of a group that was never split.
+pub const ALL_SLOTS: Range<u16> = 0..SLOTS;
+
+/// The moment, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock, milliseconds since 1970: for mutes and for display.
+    pub wall_ms: u64,
+    /// A monotonic clock, since the node's start: for rates.
+    pub since_start: Duration,
+}
+
+/// The owner's part of a sub-group.
+#[derive(Debug)]
+pub struct SubGroup {
+    members: MemberList,
+    rates: Rates,
+    payload_bytes_max: usize,
+}
+
+impl SubGroup {
+    /// Opens with a member list that has been folded up to the tail.
+    #[must_use]
+    pub fn new(members: MemberList, limits: &GroupLimits) -> Self {
+        Self { members, rates: Rates::new(limits), payload_bytes_max: limits.payload_bytes_max }
+    }
+
+    /// Everything below is folded.
+    #[must_use]
+    pub fn watermark(&self) -> Seq {
+        self.members.watermark()
+    }
+
+    /// The members.
+    #[must_use]
+    pub fn members(&self) -> &MemberList {
+        &self.members
+    }
+
+    /// Judges a message; the home decides.
+    pub fn judge<R>(&mut self, publish: Numbered, reply: R, now: Now) -> Judged<R> {
+        let objection = self.objection(&publish.sender.user, &publish.message, now);
+        Judged { publish, objection, as_of: self.members.watermark(), reply }
+    }
+
+    /// Folds one record; `changes` where it changes members.
+    ///
+    /// # Panics
+    /// Where a record was left out: whoever feeds an owner refills first.
+    pub fn fold(&mut self, seq: Seq, changes: Option<&wire::MemberChanges>) {
+        let accept = self.members.fold(seq, changes);
+        assert!(
+            !matches!(accept, shoal_protocol::Accept::Gap { .. }),
+            "an owner folds every record in order"
+        );
+    }
+
+    fn objection(&mut self, user: &UserId, message: &wire::Message, now: Now) -> Option<Refusal> {
+        let Some(member) = self.members.get(user) else {
+            return Some(Refusal::new(Code::NotMember, "you are not a member of this group"));
+        };
+        if member.muted_until_ms > now.wall_ms {
+            return Some(Refusal::new(
+                Code::Muted,
+                format!("you are muted until {} ms", member.muted_until_ms),
+            ));
+        }
+        if message.payload.len() > self.payload_bytes_max {
+            let reason =
+                format!("{} bytes of payload, {} at most", message.payload.len(), self.payload_bytes_max);
+            return Some(Refusal::new(Code::PayloadTooLarge, reason));
+        }
+        let wait = self.rates.check(user, now.since_start).err()?;
+        let mut refusal = Refusal::new(Code::TooFast, "more messages than the rate allows");
+        refusal.retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+        Some(refusal)
+    }
+}

@@ -1,0 +1,549 @@
+//! One task for each group that is awake on this node: the shell round its home and sub-group.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use shoal_protocol::{Code, GroupId, Incarnation, Outcome, Refusal, SenderId, Seq, UserId, wire};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use wire::{member_change::Kind, receipt};
+
+use super::{
+    Actor, Follow, Followed, From, Groups, Publish,
+    activation::{self, Active, decode, refusal},
+    home::{Answer, Effect, Entry, Home, LoadedRecord, LoadedSender},
+    judgement::{Judged, Numbered},
+    notices,
+    sub_group::{Now, SubGroup},
+};
+use crate::{
+    delivery::Tail,
+    store::{AppendError, Create, ReadLimit, Store},
+};
+
+/// What a worker is asked.
+#[derive(Debug)]
+pub(super) enum Input {
+    Publish(Publish),
+    Follow(Follow, oneshot::Sender<Result<Followed, Refusal>>),
+    Change(Actor, wire::change::Body, oneshot::Sender<Result<wire::Changed, Refusal>>),
+    Notice(UserId, wire::Notice, oneshot::Sender<Result<(), Refusal>>),
+    /// Finish what a crash interrupted.
+    Wake,
+}
+
+impl Input {
+    /// Answers with a refusal.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        match self {
+            Self::Publish(publish) => {
+                let group = publish.group;
+                let (_, reply) = split(publish);
+                reply.answer(group, Answer::Refused(refusal));
+            }
+            // Whoever does not wait for the answer any more does not need it.
+            Self::Follow(_, to) => drop(to.send(Err(refusal))),
+            Self::Change(_, _, to) => drop(to.send(Err(refusal))),
+            Self::Notice(_, _, to) => drop(to.send(Err(refusal))),
+            Self::Wake => {}
+        }
+    }
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Receipt { to: mpsc::OwnedPermit<wire::Receipt>, incarnation: Incarnation, number: u64 },
+    Changed(oneshot::Sender<Result<wire::Changed, Refusal>>),
+    Noticed(oneshot::Sender<Result<(), Refusal>>),
+}
+
+impl Reply {
+    fn answer(self, group: GroupId, answer: Answer) {
+        let Self::Receipt { to, incarnation, number } = self else {
+            unreachable!("only a message is answered with a receipt");
+        };
+        let refused = |refusal: Refusal, consumed| {
+            receipt::Outcome::Refused(wire::Refused { why: Some(refusal.into()), consumed })
+        };
+        let outcome = match answer {
+            Answer::Outcome(Outcome::Committed { seq }) => {
+                receipt::Outcome::Committed(wire::Committed { seq: seq.get() })
+            }
+            Answer::Outcome(Outcome::Refused(code)) => refused(Refusal::new(code, "refused"), true),
+            Answer::OutOfOrder { expected } => receipt::Outcome::OutOfOrder(wire::OutOfOrder { expected }),
+            Answer::Refused(refusal) => refused(refusal, false),
+        };
+        let group = group.to_wire();
+        to.send(wire::Receipt { group, incarnation: incarnation.0, number, outcome: Some(outcome) });
+    }
+}
+
+/// What a worker has waited for.
+enum Done {
+    Appended(Result<(), AppendError>),
+    Sender(SenderId, Result<LoadedSender, Refusal>),
+    Record { sender: SenderId, as_of: Seq, loaded: Result<LoadedRecord, Refusal> },
+    Members(Result<Vec<crate::store::MemberRow>, Refusal>),
+    NoticesSent(Seq),
+}
+
+/// A group's home and sub-group while they are awake.
+struct Awake {
+    home: Home<Reply>,
+    sub_group: SubGroup,
+    /// Messages to judge again once the sub-group has folded everything below.
+    rejudge: Vec<(Judged<Reply>, Seq)>,
+}
+
+/// One group's task.
+pub(super) struct Worker {
+    groups: Groups,
+    store: Arc<dyn Store>,
+    group: GroupId,
+    inputs: mpsc::Receiver<Input>,
+    stopping: watch::Receiver<bool>,
+    tail: Option<Arc<Tail>>,
+    awake: Option<Box<Awake>>,
+    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    follows: Vec<(Follow, oneshot::Sender<Result<Followed, Refusal>>)>,
+    is_telling: bool,
+    used: Instant,
+}
+
+impl Worker {
+    /// The most inputs taken before what they amount to is performed.
+    const INPUTS_AT_ONCE: usize = 512;
+
+    pub(super) fn new(groups: Groups, group: GroupId, inputs: mpsc::Receiver<Input>) -> Self {
+        Self {
+            store: groups.store().clone(),
+            stopping: groups.stopping(),
+            groups,
+            group,
+            inputs,
+            tail: None,
+            awake: None,
+            jobs: FuturesUnordered::new(),
+            follows: Vec::new(),
+            is_telling: false,
+            used: Instant::now(),
+        }
+    }
+
+    /// Runs until the group has been idle for long enough, and is asleep.
+    pub(super) async fn run(mut self) {
+        loop {
+            let has_room = self.awake.as_ref().is_none_or(|awake| awake.home.has_room());
+            let (is_quiet, idle_at) = (self.is_quiet(), self.idle_at());
+            tokio::select! {
+                biased;
+                Some(done) = self.jobs.next() => self.handle_done(done),
+                input = self.inputs.recv(), if has_room => match input {
+                    Some(input) => self.take(input).await,
+                    None => return,
+                },
+                () = tokio::time::sleep_until(idle_at), if is_quiet => {
+                    if self.fall_asleep() {
+                        return;
+                    }
+                }
+                Ok(()) = self.stopping.changed() => {}
+            }
+            self.perform();
+        }
+    }
+
+    /// Takes an input, and what else has come by now.
+    async fn take(&mut self, first: Input) {
+        self.used = Instant::now();
+        self.handle_input(first).await;
+        for _ in 1..Self::INPUTS_AT_ONCE {
+            let has_room = self.awake.as_ref().is_none_or(|awake| awake.home.has_room());
+            match self.inputs.try_recv() {
+                Ok(input) if has_room => self.handle_input(input).await,
+                Ok(input) => {
+                    self.handle_input(input).await;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.settle_follows().await;
+    }
+
+    async fn handle_input(&mut self, input: Input) {
+        match input {
+            Input::Follow(follow, to) => self.follows.push((follow, to)),
+            input => {
+                // A cursor is attached before anything that came after it is numbered.
+                self.settle_follows().await;
+                let create = self.create_for(&input);
+                if let Err(refusal) = self.wake(create).await {
+                    return input.refuse(refusal);
+                }
+                let now = self.groups.now();
+                let awake = self.awake.as_mut().expect("it has just been woken");
+                awake.handle_input(input, now);
+            }
+        }
+    }
+
+    /// What may make the group, if there is none.
+    fn create_for(&self, input: &Input) -> Option<Create> {
+        let makes = match input {
+            Input::Change(_, wire::change::Body::Create(_), _) => !self.group.is_own(),
+            Input::Notice(..) => self.group.is_own(),
+            _ => false,
+        };
+        makes.then(|| self.groups.create())
+    }
+
+    /// Wakes the home and the sub-group, unless they are awake.
+    async fn wake(&mut self, create: Option<Create>) -> Result<(), Refusal> {
+        if self.awake.is_some() {
+            return Ok(());
+        }
+        let tail_here = match self.open_tail().await {
+            Ok(tail) => tail.tail(),
+            Err(refusal) if refusal.code == Code::UnknownGroup && create.is_some() => Seq::FIRST,
+            Err(refusal) => return Err(refusal),
+        };
+        let limits = self.groups.limits();
+        let active = activation::activate(&self.store, self.group, create, tail_here, limits).await?;
+        let Active { home, sub_group, missed } = active;
+        if self.tail.is_none() {
+            self.tail = Some(self.groups.open_tail(self.group, tail_here));
+        }
+        self.move_tail(missed);
+        self.awake = Some(Box::new(Awake { home, sub_group, rejudge: Vec::new() }));
+        self.tell_members();
+        Ok(())
+    }
+
+    /// The group's tail on this node, as the row says.
+    async fn open_tail(&mut self) -> Result<Arc<Tail>, Refusal> {
+        if let Some(tail) = &self.tail {
+            return Ok(tail.clone());
+        }
+        let row = self.store.group(self.group).await.map_err(refusal)?;
+        let tail = match row {
+            Some(row) => row.tail,
+            None if self.group.is_own() => Seq::FIRST,
+            None => return Err(Refusal::new(Code::UnknownGroup, "no such group")),
+        };
+        let tail = self.groups.open_tail(self.group, tail);
+        self.tail = Some(tail.clone());
+        Ok(tail)
+    }
+
+    /// Attaches the cursors that wait, with one look at the members for all of them.
+    async fn settle_follows(&mut self) {
+        if self.follows.is_empty() {
+            return;
+        }
+        let follows = std::mem::take(&mut self.follows);
+        match self.joined(&follows).await {
+            Err(refusal) => follows.into_iter().for_each(|(_, to)| drop(to.send(Err(refusal.clone())))),
+            Ok((tail, joined)) => {
+                for ((follow, to), joined) in follows.into_iter().zip(joined) {
+                    let followed = attach(&tail, follow, joined);
+                    if let Err(Ok(followed)) = to.send(followed) {
+                        followed.tail.detach(followed.attachment);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where each of them joined; none for those who are no members.
+    async fn joined(
+        &mut self,
+        follows: &[(Follow, oneshot::Sender<Result<Followed, Refusal>>)],
+    ) -> Result<(Arc<Tail>, Vec<Option<Seq>>), Refusal> {
+        let tail = self.open_tail().await?;
+        let users = follows.iter().map(|(follow, _)| follow.signal.user());
+        if self.group.is_own() {
+            let own = |user: &UserId| (GroupId::own(user) == self.group).then_some(Seq::FIRST);
+            return Ok((tail, users.map(own).collect()));
+        }
+        if tail.tail() == Seq::FIRST {
+            return Err(Refusal::new(Code::UnknownGroup, "no such group"));
+        }
+        if let Some(awake) = &self.awake {
+            let members = awake.sub_group.members();
+            return Ok((tail, users.map(|user| members.get(user).map(|member| member.joined)).collect()));
+        }
+        let users: Vec<_> = users.cloned().collect();
+        let rows = self.store.members(self.group, &users).await.map_err(refusal)?;
+        let joined = |row: crate::store::MemberRow| (row.role != wire::Role::None).then_some(row.joined);
+        Ok((tail, rows.into_iter().map(|row| row.and_then(joined)).collect()))
+    }
+
+    fn handle_done(&mut self, done: Done) {
+        let now = self.groups.now();
+        if matches!(done, Done::NoticesSent(_)) {
+            self.is_telling = false;
+        }
+        let Some(awake) = &mut self.awake else { return };
+        match done {
+            Done::Appended(Ok(())) => awake.home.handle_appended(),
+            Done::Appended(Err(error)) => self.abandon(&error),
+            Done::Sender(id, loaded) => awake.home.handle_sender(&id, loaded, now),
+            Done::Record { sender, as_of, loaded } => awake.home.handle_record(&sender, as_of, loaded, now),
+            Done::Members(rows) => awake.home.handle_members(rows, now),
+            Done::NoticesSent(watermark) => {
+                if watermark == awake.home.durable() {
+                    awake.home.handle_notices_sent(watermark);
+                } else {
+                    self.tell_members_from(watermark);
+                }
+            }
+        }
+    }
+
+    /// An append has failed: the home is finished, and the next one reads what is there.
+    fn abandon(&mut self, error: &AppendError) {
+        tracing::error!(group = %self.group, %error, "the home gives up");
+        let Some(awake) = self.awake.take() else { return };
+        let Awake { home, rejudge, .. } = *awake;
+        let why = match error {
+            AppendError::Store(_) => Refusal::new(Code::StoreUnavailable, error.to_string()),
+            _ => Refusal::new(Code::Busy, error.to_string()),
+        };
+        // What the append under way was waited for with goes with the home that waited.
+        self.jobs.clear();
+        self.is_telling = false;
+        for effect in home.abandon(&why) {
+            match effect {
+                Effect::Answer(to, answer) => to.answer(self.group, answer),
+                Effect::Changed(Reply::Changed(to), result) => drop(to.send(result)),
+                Effect::Noticed(Reply::Noticed(to), result) => drop(to.send(result)),
+                Effect::Rejudge(judged, _) => judged.reply.answer(self.group, Answer::Refused(why.clone())),
+                _ => {}
+            }
+        }
+        for (judged, _) in rejudge {
+            judged.reply.answer(self.group, Answer::Refused(why.clone()));
+        }
+    }
+
+    /// Performs what the home wants done, and starts the next append.
+    fn perform(&mut self) {
+        while let Some(effect) = self.awake.as_mut().and_then(|awake| awake.home.poll_effect()) {
+            self.perform_one(effect);
+        }
+        if let Some(append) = self.awake.as_mut().and_then(|awake| awake.home.poll_append()) {
+            let store = self.store.clone();
+            self.jobs.push(Box::pin(async move { Done::Appended(store.append(append).await) }));
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect<Reply>) {
+        let (store, group) = (self.store.clone(), self.group);
+        match effect {
+            Effect::Answer(to, answer) => to.answer(group, answer),
+            Effect::Changed(Reply::Changed(to), result) => drop(to.send(result)),
+            Effect::Noticed(Reply::Noticed(to), result) => drop(to.send(result)),
+            Effect::Changed(..) | Effect::Noticed(..) => {
+                unreachable!("an answer goes where its question came from")
+            }
+            Effect::LoadSender(id) => self.jobs.push(Box::pin(async move {
+                let loaded = load_sender(&store, group, &id).await;
+                Done::Sender(id, loaded)
+            })),
+            Effect::LoadRecord { sender, record, with_edits } => {
+                let as_of = self.awake.as_ref().map_or(Seq::FIRST, |awake| awake.home.durable());
+                self.jobs.push(Box::pin(async move {
+                    let loaded = load_record(&store, group, record, with_edits).await;
+                    Done::Record { sender, as_of, loaded }
+                }));
+            }
+            Effect::LoadMembers(users) => self.jobs.push(Box::pin(async move {
+                let rows = store.members(group, &users).await.map_err(refusal);
+                Done::Members(rows.map(|rows| rows.into_iter().flatten().collect()))
+            })),
+            Effect::Rejudge(judged, at) => {
+                if let Some(awake) = &mut self.awake {
+                    awake.rejudge.push((judged, at));
+                }
+                self.rejudge();
+            }
+            Effect::Committed(entries) => self.commit(entries),
+            Effect::Redacted(redactions) => {
+                for (seq, frame) in redactions {
+                    self.groups.redact(group, seq, frame);
+                }
+            }
+        }
+    }
+
+    /// Durable and acknowledged: the tail moves, the owner folds.
+    fn commit(&mut self, entries: Vec<Entry>) {
+        let concerns_members = entries.iter().any(|entry| entry.members.is_some());
+        if let Some(awake) = &mut self.awake {
+            for entry in &entries {
+                awake.sub_group.fold(entry.seq, entry.members.as_ref());
+            }
+            awake.home.handle_owner_watermark(awake.sub_group.watermark());
+        }
+        self.move_tail(entries);
+        self.rejudge();
+        if concerns_members {
+            self.tell_members();
+        }
+    }
+
+    fn move_tail(&self, entries: Vec<Entry>) {
+        let Some(tail) = &self.tail else { return };
+        for entry in &entries {
+            if let Some(changes) = &entry.members {
+                let gone = gone(changes);
+                if !gone.is_empty() {
+                    tail.end_membership(|user| gone.contains(&user.as_str()), entry.seq.next());
+                }
+            }
+        }
+        tail.append(entries.into_iter().map(|entry| entry.frame));
+    }
+
+    fn rejudge(&mut self) {
+        let now = self.groups.now();
+        let Some(awake) = &mut self.awake else { return };
+        let reached = awake.sub_group.watermark();
+        for (judged, at) in std::mem::take(&mut awake.rejudge) {
+            if at <= reached {
+                let judged = awake.sub_group.judge(judged.publish, judged.reply, now);
+                awake.home.handle_publish(judged, now);
+            } else {
+                awake.rejudge.push((judged, at));
+            }
+        }
+    }
+
+    /// Tells members what concerns them, if there is something untold.
+    fn tell_members(&mut self) {
+        let from = self.awake.as_ref().and_then(|awake| awake.home.state().notices_watermark);
+        if let Some(from) = from {
+            self.tell_members_from(from);
+        }
+    }
+
+    fn tell_members_from(&mut self, from: Seq) {
+        let Some(awake) = self.awake.as_ref().filter(|_| !self.is_telling) else { return };
+        let (to, title) = (awake.home.durable(), awake.home.state().settings.title.clone());
+        self.is_telling = true;
+        let (groups, store, group) = (self.groups.clone(), self.store.clone(), self.group);
+        self.jobs.push(Box::pin(async move {
+            notices::send(groups, store, group, title, from, to).await;
+            Done::NoticesSent(to)
+        }));
+    }
+
+    fn idle_at(&self) -> Instant {
+        let unknown = self.tail.is_none() && self.awake.is_none();
+        let idle =
+            if unknown || *self.stopping.borrow() { Duration::ZERO } else { self.groups.limits().idle() };
+        self.used + idle
+    }
+
+    /// Nothing is under way.
+    fn is_quiet(&self) -> bool {
+        self.jobs.is_empty() && self.awake.as_ref().is_none_or(|awake| awake.home.is_quiet())
+    }
+
+    /// Writes back what only memory has; once that is done, and nothing has come, the group sleeps.
+    fn fall_asleep(&mut self) -> bool {
+        if let Some(awake) = self.awake.as_mut().filter(|awake| awake.home.needs_checkpoint()) {
+            awake.home.checkpoint();
+            return false;
+        }
+        if !self.groups.forget(self.group, &self.inputs) {
+            return false;
+        }
+        if let Some(tail) = &self.tail {
+            tail.sleep();
+        }
+        true
+    }
+}
+
+impl Awake {
+    fn handle_input(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Publish(publish) => {
+                let (publish, reply) = split(publish);
+                let judged = self.sub_group.judge(publish, reply, now);
+                self.home.handle_publish(judged, now);
+            }
+            Input::Change(actor, change, to) => self.home.handle_change(actor, change, Reply::Changed(to)),
+            Input::Notice(user, notice, to) => {
+                self.home.handle_notice(&user, notice, Reply::Noticed(to), now);
+            }
+            Input::Follow(..) => unreachable!("follows are settled before"),
+            Input::Wake => {}
+        }
+    }
+}
+
+fn split(publish: Publish) -> (Numbered, Reply) {
+    let Publish { sender, number, message, receipt, .. } = publish;
+    let reply = Reply::Receipt { to: receipt, incarnation: sender.incarnation, number };
+    (Numbered { sender, number, message }, reply)
+}
+
+/// Attaches a cursor of a user who joined at `joined`.
+fn attach(tail: &Arc<Tail>, follow: Follow, joined: Option<Seq>) -> Result<Followed, Refusal> {
+    let joined = joined.ok_or_else(|| Refusal::new(Code::NotMember, "you are not a member of this group"))?;
+    let at = tail.tail();
+    let from = match follow.from {
+        From::Watermark(watermark) if watermark > at => {
+            tracing::error!(
+                group = %follow.group, user = %follow.signal.user(), %watermark, tail = %at,
+                "a client has seen more of this group than there is"
+            );
+            let reason = format!("your watermark is {watermark}, the tail is {at}");
+            return Err(Refusal::new(Code::WatermarkAhead, reason));
+        }
+        From::Watermark(watermark) => watermark.max(joined),
+        From::Join => joined,
+        From::Tail => at,
+    };
+    let attachment = tail.attach(follow.signal, follow.cursor, from);
+    Ok(Followed { tail: tail.clone(), attachment, from, at })
+}
+
+fn gone(changes: &wire::MemberChanges) -> std::collections::BTreeSet<&str> {
+    let is_gone =
+        |change: &&wire::MemberChange| matches!(change.kind(), Kind::Left | Kind::Removed | Kind::Banned);
+    changes.changes.iter().filter(is_gone).map(|change| change.user.as_str()).collect()
+}
+
+async fn load_sender(store: &Arc<dyn Store>, group: GroupId, id: &SenderId) -> Result<LoadedSender, Refusal> {
+    let numbers = store.sender(group, id).await.map_err(refusal)?;
+    let siblings = if numbers.is_some() || group.is_own() {
+        Vec::new()
+    } else {
+        store.senders_of(group, &id.user).await.map_err(refusal)?
+    };
+    Ok(LoadedSender { numbers, siblings })
+}
+
+async fn load_record(
+    store: &Arc<dyn Store>,
+    group: GroupId,
+    seq: Seq,
+    with_edits: bool,
+) -> Result<LoadedRecord, Refusal> {
+    let edits = if with_edits { store.edits_of(group, seq).await.map_err(refusal)? } else { Vec::new() };
+    let mut records = Vec::new();
+    for seq in [seq].into_iter().chain(edits) {
+        let page =
+            store.read(group, seq, ReadLimit { records_max: 1, bytes_max: 0 }).await.map_err(refusal)?;
+        records.extend(page.into_iter().next().map(decode).transpose()?);
+    }
+    let mut records = records.into_iter();
+    Ok(LoadedRecord { record: records.next(), edits: records.collect() })
+}
