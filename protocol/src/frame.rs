@@ -95,7 +95,8 @@ impl RecordFrame {
     /// `Delivery { record }` around `record_len` bytes, up to where these begin.
     fn prefix(record_len: usize) -> BytesMut {
         const RECORD_FIELD: u32 = 1;
-        let inner = encoding::key_len(RECORD_FIELD) + encoding::encoded_len_varint(record_len as u64) + record_len;
+        let inner =
+            encoding::key_len(RECORD_FIELD) + encoding::encoded_len_varint(record_len as u64) + record_len;
         let mut out = BytesMut::with_capacity(encoding::encoded_len_varint(inner as u64) + inner);
         encoding::encode_varint(inner as u64, &mut out);
         encoding::encode_key(RECORD_FIELD, encoding::WireType::LengthDelimited, &mut out);
@@ -206,7 +207,11 @@ fn parse_prefix(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, Fr
     for (at, byte) in bytes.iter().take(PREFIX_BYTES_MAX).enumerate() {
         length |= usize::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
-            return if length <= limit { Ok(Some((at + 1, length))) } else { Err(FrameError::TooLarge { limit }) };
+            return if length <= limit {
+                Ok(Some((at + 1, length)))
+            } else {
+                Err(FrameError::TooLarge { limit })
+            };
         }
     }
     if bytes.len() >= PREFIX_BYTES_MAX { Err(FrameError::TooLarge { limit }) } else { Ok(None) }

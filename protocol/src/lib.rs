@@ -39,7 +39,7 @@ pub use frame::{FrameBuffer, FrameError, RecordFrame};
 pub use id::{DeviceId, GroupId, IdError, Incarnation, SLOTS, SenderId, Slot, UserId};
 pub use sender::{Outcome, PUBLISH_WINDOW, SenderNumbers, Verdict};
 pub use seq::Seq;
-pub use tail::{Read, TailWindow, WindowLimits};
+pub use tail::{Place, Read, TailWindow, WindowLimits};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u32 = 1;

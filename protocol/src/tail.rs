@@ -6,6 +6,21 @@
 //!             │   │   │   │   │   │   │
 //!           start                      first unwritten
 //! ```
+//!
+//! It is generic over what it holds: records in one place, frames of them in another.
+//!
+//! ```
+//! use shoal_protocol::{Read, Seq, TailWindow, WindowLimits};
+//!
+//! let mut window = TailWindow::new(Seq::FIRST, WindowLimits { records_max: 2, bytes_max: 1000 });
+//! for record in ["one", "two", "three"] {
+//!     window.push(record, record.len());
+//! }
+//! let two = Seq::FIRST.next();
+//! assert_eq!(window.read(Seq::FIRST, 1000), Read::Behind { start: two });
+//! assert_eq!(window.read(two, 1000), Read::Records(vec!["two", "three"]));
+//! assert_eq!(window.read(window.tail(), 1000), Read::CaughtUp);
+//! ```
 
 use std::collections::VecDeque;
 
@@ -37,6 +52,19 @@ pub enum Read<R> {
         /// The window's tail.
         tail: Seq,
     },
+}
+
+/// Where a watermark lies, as far as a window is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the window.
+    Held,
+    /// At the tail.
+    CaughtUp,
+    /// Before the window.
+    Behind,
+    /// Above the tail.
+    Ahead,
 }
 
 /// The latest records of a group, up to its tail.
@@ -74,7 +102,8 @@ impl<R: Clone> TailWindow<R> {
         self.bytes
     }
 
-    /// Puts the record at the tail, which moves past it; `bytes` is what it weighs.
+    /// Puts the record at the tail, which moves past it; `bytes` is what it weighs. Records above
+    /// a limit are let go, the oldest first.
     pub fn push(&mut self, record: R, bytes: usize) {
         self.records.push_back((record, bytes));
         self.bytes += bytes;
@@ -87,27 +116,37 @@ impl<R: Clone> TailWindow<R> {
     /// Up to `bytes_max` of records from `watermark` on; one at least if there is one.
     #[must_use]
     pub fn read(&self, watermark: Seq, bytes_max: usize) -> Read<R> {
+        match self.place(watermark) {
+            Place::Held => Read::Records(self.up_to(watermark, bytes_max).cloned().collect()),
+            Place::CaughtUp => Read::CaughtUp,
+            Place::Behind => Read::Behind { start: self.start },
+            Place::Ahead => Read::Ahead { tail: self.tail },
+        }
+    }
+
+    /// Where `watermark` lies.
+    #[must_use]
+    pub fn place(&self, watermark: Seq) -> Place {
         if watermark > self.tail {
-            return Read::Ahead { tail: self.tail };
+            Place::Ahead
+        } else if watermark == self.tail {
+            Place::CaughtUp
+        } else if watermark < self.start {
+            Place::Behind
+        } else {
+            Place::Held
         }
-        if watermark == self.tail {
-            return Read::CaughtUp;
-        }
-        if watermark < self.start {
-            return Read::Behind { start: self.start };
-        }
-        let mut bytes = 0;
-        let records = self
-            .records
-            .range(self.index(watermark)..)
-            .take_while(|(_, weight)| {
-                let fits = bytes == 0 || bytes + weight <= bytes_max;
-                bytes += weight;
-                fits
-            })
-            .map(|(record, _)| record.clone())
-            .collect();
-        Read::Records(records)
+    }
+
+    /// The held records from `watermark` on, up to `bytes_max`; one at least if there is one.
+    pub fn up_to(&self, watermark: Seq, bytes_max: usize) -> impl Iterator<Item = &R> {
+        let first = self.index(watermark.max(self.start)).min(self.records.len());
+        let mut bytes = 0_usize;
+        let fits = move |(at, (_, weight)): &(usize, &(R, usize))| {
+            bytes = bytes.saturating_add(*weight);
+            *at == 0 || bytes <= bytes_max
+        };
+        self.records.range(first..).enumerate().take_while(fits).map(|(_, (record, _))| record)
     }
 
     /// The record at `seq`, if the window holds it.
@@ -119,7 +158,8 @@ impl<R: Clone> TailWindow<R> {
         self.records.get(self.index(seq)).map(|(record, _)| record)
     }
 
-    /// Replaces the record at `seq`, where the window holds it: its payload was recalled.
+    /// Replaces the record at `seq`, where the window holds it: its payload was recalled. Lets go
+    /// of none, so that `start` moves only with a push.
     pub fn replace(&mut self, seq: Seq, record: R, bytes: usize) {
         if seq < self.start || seq >= self.tail {
             return;
@@ -131,7 +171,7 @@ impl<R: Clone> TailWindow<R> {
         }
     }
 
-    /// Lets go of all records: they are in the store.
+    /// Lets go of all records, and of the memory for them: they are in the store.
     pub fn clear(&mut self) {
         while !self.records.is_empty() {
             self.drop_oldest();
@@ -155,3 +195,6 @@ impl<R: Clone> TailWindow<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
