@@ -1,0 +1,68 @@
+//! Endpoints of the bare server and of the receivers.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use shoal_certs::KeyFolder;
+
+/// A thousand datagrams at once, as when a message goes to everybody, must find room.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+const TLS_SESSIONS_MAX: usize = 256;
+
+/// The bare server's endpoint.
+pub(crate) fn server(listen: SocketAddr, keys: &KeyFolder) -> Result<Endpoint> {
+    let tls = shoal_certs::server_config(&keys.identity()?, TLS_SESSIONS_MAX);
+    let mut config = quinn::ServerConfig::with_crypto(shoal_certs::quic_server(tls));
+    config.transport_config(Arc::new(server_transport()));
+    open(listen, Some(config))
+}
+
+/// So many client endpoints, each with a socket of its own.
+pub(crate) fn clients(count: usize, keys: &KeyFolder) -> Result<Vec<Endpoint>> {
+    let roots = shoal_certs::roots_from_pem(&keys.ca_pem()?)?;
+    let tls = shoal_certs::quic_client(shoal_certs::client_config(roots));
+    let mut config = quinn::ClientConfig::new(tls);
+    config.transport_config(Arc::new(client_transport()));
+    let client = |_| {
+        let mut endpoint = open((Ipv4Addr::LOCALHOST, 0).into(), None)?;
+        endpoint.set_default_client_config(config.clone());
+        Ok(endpoint)
+    };
+    (0..count).map(client).collect()
+}
+
+fn open(addr: SocketAddr, config: Option<quinn::ServerConfig>) -> Result<Endpoint> {
+    let socket = UdpSocket::bind(addr).with_context(|| format!("cannot bind {addr}"))?;
+    let sizes = socket2::SockRef::from(&socket);
+    sizes.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    sizes.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Ok(Endpoint::new(EndpointConfig::default(), config, socket, runtime)?)
+}
+
+/// The node's settings, where they matter for what is measured.
+fn server_transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(8))
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))))
+        .send_window(256 * 1024);
+    transport
+}
+
+fn client_transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(256))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))))
+        .keep_alive_interval(Some(Duration::from_secs(20)));
+    transport
+}
