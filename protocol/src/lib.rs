@@ -27,7 +27,20 @@ pub mod code;
 
 pub mod frame;
 
-/// The messages of the wire, generated from `proto/shoal/v1/*.proto`, where they are documented.
+/// The messages of the wire, generated from `proto/shoal/v1/*.proto`, which other languages can use
+/// as they are. Times are milliseconds since 1970, ids of groups 16 bytes.
+///
+/// ```
+/// use shoal_protocol::{FrameError, GroupId, frame, wire};
+///
+/// let follow = wire::Follow {
+///     group: GroupId::named("general").to_wire(),
+///     from: Some(wire::follow::From::Watermark(42)),
+/// };
+/// let body = prost::Message::encode_to_vec(&follow);
+/// assert_eq!(frame::decode::<wire::Follow>(body.into())?, follow);
+/// # Ok::<(), FrameError>(())
+/// ```
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/shoal.v1.rs"));

@@ -1,11 +1,18 @@
 //! From a group's tail to its sessions: cursors over shared bytes, never a queue for each session.
 
-mod pages;
-
 mod signal;
 
 mod tail;
 
-pub use pages::Pages;
+mod pages;
+
+mod cursors;
+
+mod streams;
+
+mod deliveries;
+
+pub use deliveries::Deliveries;
+pub use pages::{Page, Pages};
 pub use signal::Signal;
-pub use tail::{Attachment, Tail, TailRead};
+pub use tail::{Attachment, Tail, TailRead, TailTurn};

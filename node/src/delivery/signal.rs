@@ -74,6 +74,16 @@ impl Signal {
         Poll::Pending
     }
 
+    /// As [`Self::take`]; the next ring wakes the task, whether there was something or not.
+    pub fn take_and_wait(&self, into: &mut Vec<u32>, cx: &Context<'_>) {
+        let mut state = self.lock();
+        into.append(&mut state.due);
+        match &mut state.waiting {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
     /// Moves the cursors that are due to the end of `into`.
     pub fn take(&self, into: &mut Vec<u32>) {
         into.append(&mut self.lock().due);

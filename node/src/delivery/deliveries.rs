@@ -1,0 +1,511 @@
+//! Everything one session is to be delivered: its cursors, its streams, and the loop that brings
+//! them together.
+//!
+//! ```text
+//!   tail rings ─► ready ─► turn: read the tail, write ─► caught up: wait for the ring
+//!                   ▲                │
+//!                   │                ├─► behind the window: wait for a page, write it ─┐
+//!                   │                ├─► no stream: wait for one to be opened ─────────┤
+//!                   │                └─► stream blocked: wait for room ────────────────┤
+//!                   └──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A cursor that waits holds up no other; nothing is kept for it but its place (and, on a blocked
+//! stream, the one frame that was begun).
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, OpenUni, WriteError};
+use shoal_protocol::{Code, GroupId, Seq, frame, wire};
+use tokio::sync::Notify;
+
+use super::{
+    cursors::{Cursor, Cursors, Waits},
+    pages::{Page, Pages},
+    signal::Signal,
+    streams::Streams,
+    tail::{Attachment, Tail, TailTurn},
+};
+use crate::{config::AccessLimits, ops::Metrics, store::StoreError};
+
+/// Turns in one go, before other tasks of the node have theirs.
+const TURNS_MAX: usize = 32;
+
+thread_local! {
+    /// Frames on their way from a tail to a stream: a list for each thread, not for each session.
+    static FRAMES: RefCell<Vec<Bytes>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One session's deliveries, shared by the task that writes them and the one that is told by the
+/// client what to follow.
+pub struct Deliveries {
+    connection: Connection,
+    signal: Arc<Signal>,
+    pages: Arc<Pages>,
+    limits: Arc<AccessLimits>,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    /// Something is in [`State::ended`].
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    cursors: Cursors,
+    streams: Streams,
+    /// Whose turn it is, in order.
+    ready: VecDeque<u32>,
+    /// Who waits for a stream.
+    starved: VecDeque<u32>,
+    /// Who waits for a page; one is fetched at a time.
+    behind: VecDeque<u32>,
+    fetch: Option<Fetch>,
+    ended: Vec<(GroupId, Code)>,
+}
+
+type Fetched = Result<Arc<Page>, StoreError>;
+
+struct Fetch {
+    cursor: u32,
+    tail: Arc<Tail>,
+    page: Pin<Box<dyn Future<Output = Fetched> + Send>>,
+}
+
+/// What a poll needs from outside: the task, and the stream that is being opened.
+struct Io<'io, 'task, 'connection> {
+    cx: &'io mut Context<'task>,
+    opening: Pin<&'io mut Option<OpenUni<'connection>>>,
+    connection: &'connection Connection,
+}
+
+impl Deliveries {
+    /// Nothing is followed yet.
+    #[must_use]
+    pub fn new(
+        connection: Connection,
+        signal: Arc<Signal>,
+        pages: Arc<Pages>,
+        limits: Arc<AccessLimits>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { connection, signal, pages, limits, metrics, state: Mutex::default(), ended: Notify::new() }
+    }
+
+    /// Writes what is due until the connection is gone. One task calls this.
+    pub async fn run(&self) -> ConnectionError {
+        let mut opening = pin!(None);
+        poll_fn(|cx| self.poll(&mut Io { cx, opening: opening.as_mut(), connection: &self.connection })).await
+    }
+
+    /// A number for a cursor that is about to be attached.
+    pub fn reserve(&self) -> u32 {
+        self.lock().cursors.reserve()
+    }
+
+    /// Gives back a number whose cursor was not attached.
+    pub fn release(&self, number: u32) {
+        self.lock().cursors.release(number);
+    }
+
+    /// Takes a cursor that was attached under a reserved number. A cursor that the group had
+    /// before is taken off.
+    pub fn put(&self, number: u32, tail: Arc<Tail>, attachment: Attachment, watermark: Seq) {
+        let mut state = self.lock();
+        if let Some(before) = state.cursors.find(tail.group()) {
+            state.remove(before, &self.metrics);
+        }
+        state.cursors.put(number, Cursor::new(tail, attachment, watermark));
+        self.metrics.follows.inc();
+        drop(state);
+        self.signal.ring(number);
+    }
+
+    /// Follows a group no more; false where it was not followed.
+    pub fn remove(&self, group: GroupId) -> bool {
+        let mut state = self.lock();
+        let Some(number) = state.cursors.find(group) else { return false };
+        state.remove(number, &self.metrics);
+        true
+    }
+
+    /// How many groups are followed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().cursors.len()
+    }
+
+    /// Is nothing followed?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tail of a group that is followed, and the watermark up to which records were written.
+    #[must_use]
+    pub fn find(&self, group: GroupId) -> Option<(Arc<Tail>, Seq)> {
+        let state = self.lock();
+        let cursor = state.cursors.get(state.cursors.find(group)?)?;
+        Some((Arc::clone(&cursor.tail), cursor.watermark))
+    }
+
+    /// Waits until [`Self::take_ended`] has something. Cancellation safe.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// The groups that are followed no more though the client did not ask for it, and why.
+    pub fn take_ended(&self) -> Vec<(GroupId, Code)> {
+        std::mem::take(&mut self.lock().ended)
+    }
+
+    /// Finishes the streams that were not used since the last sweep, and gives back memory.
+    pub fn sweep(&self) {
+        let mut state = self.lock();
+        for (slot, cursor) in state.streams.sweep() {
+            state.end_stream(slot, cursor, &self.metrics);
+        }
+        state.streams.shrink();
+        state.cursors.shrink();
+        state.ready.shrink_to_fit();
+        state.starved.shrink_to_fit();
+        state.behind.shrink_to_fit();
+        drop(state);
+        self.signal.shrink();
+    }
+
+    /// Follows nothing any more.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        for cursor in state.cursors.drain() {
+            cursor.tail.detach(cursor.attachment);
+            self.metrics.follows.dec();
+        }
+        for _ in 0..state.streams.len() {
+            self.metrics.delivery_streams.dec();
+        }
+        *state = State::default();
+    }
+
+    fn poll(&self, io: &mut Io<'_, '_, '_>) -> Poll<ConnectionError> {
+        let mut state = self.lock();
+        match FRAMES.with_borrow_mut(|frames| self.advance(&mut state, frames, io)) {
+            Ok(()) => Poll::Pending,
+            Err(lost) => Poll::Ready(lost),
+        }
+    }
+
+    fn advance(
+        &self,
+        state: &mut State,
+        frames: &mut Vec<Bytes>,
+        io: &mut Io<'_, '_, '_>,
+    ) -> Result<(), ConnectionError> {
+        state.gather(&self.signal, io.cx);
+        self.retry_blocked(state, io.cx)?;
+        self.feed_starved(state, io)?;
+        for _ in 0..TURNS_MAX {
+            let Some(number) = state.ready.pop_front() else {
+                if self.poll_fetch(state, frames, io)? {
+                    continue;
+                }
+                return Ok(());
+            };
+            self.turn(state, number, frames, io)?;
+        }
+        io.cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// One cursor's turn: a piece of its tail.
+    fn turn(
+        &self,
+        state: &mut State,
+        number: u32,
+        frames: &mut Vec<Bytes>,
+        io: &mut Io<'_, '_, '_>,
+    ) -> Result<(), ConnectionError> {
+        let Some(cursor) = state.cursors.get_mut(number).filter(|cursor| cursor.waits == Waits::Turn) else {
+            return Ok(());
+        };
+        let bytes_max = self.limits.delivery_turn_bytes;
+        match cursor.tail.read_into(cursor.attachment, cursor.watermark, bytes_max, frames) {
+            TailTurn::Frames { more, .. } => return self.write(state, number, frames, more, io),
+            TailTurn::CaughtUp => cursor.waits = Waits::Ring,
+            TailTurn::Behind { .. } => {
+                cursor.waits = Waits::Page;
+                state.behind.push_back(number);
+            }
+            TailTurn::Ended => self.end(state, number, Code::NotMember),
+            TailTurn::Ahead => {
+                let (group, watermark, tail) = (cursor.tail.group(), cursor.watermark, cursor.tail.tail());
+                tracing::error!(%group, %watermark, %tail, "a watermark above the tail: the sequence went back");
+                self.metrics.watermarks_ahead.inc();
+                self.end(state, number, Code::WatermarkAhead);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was read for a cursor. `more`: another read follows, else the tail rings.
+    fn write(
+        &self,
+        state: &mut State,
+        number: u32,
+        frames: &mut Vec<Bytes>,
+        more: bool,
+        io: &mut Io<'_, '_, '_>,
+    ) -> Result<(), ConnectionError> {
+        let Some(slot) = self.stream_of(state, number, io)? else {
+            frames.clear();
+            return Ok(());
+        };
+        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        let wrote = state.streams.write(slot, frames, io.cx);
+        let left: usize =
+            wrote.as_ref().map_or(0, |wrote| frames[wrote.frames..].iter().map(Bytes::len).sum());
+        frames.clear();
+        let wrote = match wrote {
+            Ok(wrote) => wrote,
+            Err(error) => return self.refused(state, number, error),
+        };
+        let cursor = state.cursors.get_mut(number).expect("a cursor that writes is there");
+        cursor.watermark = cursor.watermark.advance(wrote.frames as u64);
+        cursor.waits = match (wrote.is_blocked, more) {
+            (true, _) => Waits::Room,
+            (false, true) => Waits::Turn,
+            (false, false) => Waits::Ring,
+        };
+        if cursor.waits == Waits::Turn {
+            state.ready.push_back(number);
+        }
+        self.metrics.delivered.add(wrote.frames as u64);
+        self.metrics.delivered_bytes.add((bytes - left) as u64);
+        Ok(())
+    }
+
+    /// The stream of a cursor, opened if it has none; none where it has to wait for one.
+    fn stream_of(
+        &self,
+        state: &mut State,
+        number: u32,
+        io: &mut Io<'_, '_, '_>,
+    ) -> Result<Option<u16>, ConnectionError> {
+        let cursor = state.cursors.get_mut(number).expect("a cursor that writes is there");
+        if let Some(slot) = cursor.stream() {
+            return Ok(Some(slot));
+        }
+        let slot = self.open_stream(state, number, io)?;
+        if slot.is_none() {
+            // Where the client allows no more streams, one that is finished makes room in a while.
+            state.make_room(&self.metrics);
+            state.cursors.get_mut(number).expect("it was there").waits = Waits::Stream;
+            state.starved.push_back(number);
+        }
+        Ok(slot)
+    }
+
+    fn open_stream(
+        &self,
+        state: &mut State,
+        number: u32,
+        io: &mut Io<'_, '_, '_>,
+    ) -> Result<Option<u16>, ConnectionError> {
+        let is_full = state.streams.len() >= self.limits.delivery_streams_max;
+        if is_full && !state.make_room(&self.metrics) {
+            return Ok(None);
+        }
+        let Poll::Ready(opened) = io.poll_open() else { return Ok(None) };
+        let send = opened?;
+        let State { cursors, streams, .. } = state;
+        let cursor = cursors.get_mut(number).expect("a cursor that opens a stream is there");
+        let open = wire::DeliveryOpen { group: cursor.tail.group().to_wire(), from: cursor.watermark.get() };
+        let slot = streams.put(send, frame::encode(&open), number);
+        cursor.set_stream(Some(slot));
+        self.metrics.delivery_streams.inc();
+        Ok(Some(slot))
+    }
+
+    /// Opens streams for those who wait for one, as far as there are any.
+    fn feed_starved(&self, state: &mut State, io: &mut Io<'_, '_, '_>) -> Result<(), ConnectionError> {
+        while let Some(number) = state.starved.front().copied() {
+            let is_waiting = state.cursors.get(number).is_some_and(|cursor| cursor.waits == Waits::Stream);
+            if is_waiting {
+                if self.open_stream(state, number, io)?.is_none() {
+                    break;
+                }
+                state.make_ready(number);
+            }
+            state.starved.pop_front();
+        }
+        Ok(())
+    }
+
+    fn retry_blocked(&self, state: &mut State, cx: &mut Context<'_>) -> Result<(), ConnectionError> {
+        let mut refused = Vec::new();
+        let State { cursors, streams, ready, .. } = state;
+        streams.retry(cx, |number, outcome| match outcome {
+            Ok(()) => {
+                if let Some(cursor) = cursors.get_mut(number).filter(|cursor| cursor.waits == Waits::Room) {
+                    cursor.waits = Waits::Turn;
+                    ready.push_back(number);
+                }
+            }
+            Err(error) => refused.push((number, error)),
+        });
+        refused.into_iter().try_for_each(|(number, error)| self.refused(state, number, error))
+    }
+
+    /// Fetches a page for the first of those behind; true where one came.
+    fn poll_fetch(
+        &self,
+        state: &mut State,
+        frames: &mut Vec<Bytes>,
+        io: &mut Io<'_, '_, '_>,
+    ) -> Result<bool, ConnectionError> {
+        if state.fetch.is_none() {
+            state.fetch = self.next_fetch(state);
+        }
+        let Some(fetch) = &mut state.fetch else { return Ok(false) };
+        let Poll::Ready(fetched) = fetch.page.as_mut().poll(io.cx) else { return Ok(false) };
+        let Some(Fetch { cursor: number, tail, .. }) = state.fetch.take() else { return Ok(false) };
+        let is_same = |cursor: &&Cursor| cursor.waits == Waits::Page && Arc::ptr_eq(&cursor.tail, &tail);
+        let Some(cursor) = state.cursors.get(number).filter(is_same) else { return Ok(true) };
+        match fetched {
+            Ok(page) => {
+                let until = tail.until(cursor.attachment).unwrap_or(page.next());
+                frames.extend(page.frames(cursor.watermark, until, self.limits.delivery_turn_bytes).cloned());
+                if frames.is_empty() {
+                    state.make_ready(number);
+                } else {
+                    self.write(state, number, frames, true, io)?;
+                }
+            }
+            Err(error) => {
+                tracing::error!(group = %tail.group(), %error, "a page could not be read");
+                self.end(state, number, Code::StoreUnavailable);
+            }
+        }
+        Ok(true)
+    }
+
+    fn next_fetch(&self, state: &mut State) -> Option<Fetch> {
+        loop {
+            let number = state.behind.pop_front()?;
+            let Some(cursor) = state.cursors.get(number).filter(|cursor| cursor.waits == Waits::Page) else {
+                continue;
+            };
+            let (pages, tail, watermark) =
+                (Arc::clone(&self.pages), Arc::clone(&cursor.tail), cursor.watermark);
+            let page = Box::pin(async move { pages.page(&tail, watermark).await });
+            return Some(Fetch { cursor: number, tail: Arc::clone(&cursor.tail), page });
+        }
+    }
+
+    /// The client did not want the stream: it follows no more. Or the connection is gone.
+    fn refused(&self, state: &mut State, number: u32, error: WriteError) -> Result<(), ConnectionError> {
+        if let WriteError::ConnectionLost(lost) = error {
+            return Err(lost);
+        }
+        state.remove(number, &self.metrics);
+        Ok(())
+    }
+
+    fn end(&self, state: &mut State, number: u32, why: Code) {
+        let Some(group) = state.cursors.get(number).map(|cursor| cursor.tail.group()) else { return };
+        state.remove(number, &self.metrics);
+        state.ended.push((group, why));
+        self.ended.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Makes ready whose tails have rung; the next ring wakes the task.
+    fn gather(&mut self, signal: &Signal, cx: &Context<'_>) {
+        thread_local! {
+            static DUE: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+        }
+        DUE.with_borrow_mut(|due| {
+            signal.take_and_wait(due, cx);
+            for number in due.drain(..) {
+                // One that waits for something else reads its tail when that has come.
+                if self.cursors.get(number).is_some_and(|cursor| cursor.waits == Waits::Ring) {
+                    self.make_ready(number);
+                }
+            }
+        });
+    }
+
+    fn make_ready(&mut self, number: u32) {
+        if let Some(cursor) = self.cursors.get_mut(number) {
+            cursor.waits = Waits::Turn;
+            self.ready.push_back(number);
+        }
+    }
+
+    /// Finishes the stream that was used least recently and has nothing to write.
+    fn make_room(&mut self, metrics: &Metrics) -> bool {
+        let cursors = &self.cursors;
+        let may_go = |number| cursors.get(number).is_none_or(|cursor| cursor.waits == Waits::Ring);
+        let Some(slot) = self.streams.oldest(may_go) else { return false };
+        let cursor = self.streams.cursor(slot);
+        self.end_stream(slot, cursor, metrics);
+        true
+    }
+
+    fn end_stream(&mut self, slot: u16, cursor: u32, metrics: &Metrics) {
+        self.streams.end(slot);
+        metrics.delivery_streams.dec();
+        if let Some(cursor) = self.cursors.get_mut(cursor) {
+            cursor.set_stream(None);
+        }
+    }
+
+    fn remove(&mut self, number: u32, metrics: &Metrics) {
+        let Some(cursor) = self.cursors.remove(number) else { return };
+        if let Some(slot) = cursor.stream() {
+            self.streams.end(slot);
+            metrics.delivery_streams.dec();
+        }
+        cursor.tail.detach(cursor.attachment);
+        metrics.follows.dec();
+    }
+}
+
+impl<'connection> Io<'_, '_, 'connection> {
+    /// Polls for a new stream; a poll that waits goes on with the next call.
+    fn poll_open(&mut self) -> Poll<Result<quinn::SendStream, ConnectionError>> {
+        if self.opening.is_none() {
+            self.opening.set(Some(self.connection.open_uni()));
+        }
+        let opening = self.opening.as_mut().as_pin_mut().expect("it was just set");
+        let polled = opening.poll(self.cx);
+        if polled.is_ready() {
+            self.opening.set(None);
+        }
+        polled
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deliveries").field("user", self.signal.user()).finish_non_exhaustive()
+    }
+}
