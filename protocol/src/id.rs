@@ -1,12 +1,30 @@
 //! Who and what: users, devices, groups, and the number of a device's life.
+//!
+//! ```
+//! use shoal_protocol::{DeviceId, GroupId, Slot, UserId};
+//!
+//! let ada: UserId = "ada@example.org".parse()?;
+//! let general: GroupId = "#general".parse()?;
+//! assert_eq!(general, GroupId::named("general"));
+//! assert_eq!(general.to_string().parse(), Ok(general), "32 hexadecimal digits");
+//! assert_eq!(GroupId::from_wire(&general.to_wire()), Ok(general));
+//! assert!(GroupId::own(&ada).is_own() && !general.is_own());
+//! assert_eq!("00000000000000ff".parse(), Ok(DeviceId(255)));
+//! # let _ = Slot::of(&ada);
+//! # Ok::<(), shoal_protocol::IdError>(())
+//! ```
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The most bytes in a user id.
 pub const USER_ID_BYTES_MAX: usize = 64;
+
+/// The most bytes in the name of a group, without its `#`.
+pub const GROUP_NAME_BYTES_MAX: usize = 64;
 
 /// An id that breaks its rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,14 +32,14 @@ pub enum IdError {
     /// Empty or longer than [`USER_ID_BYTES_MAX`], or with a character outside the set.
     #[error("a user id has 1 to 64 characters out of a-z A-Z 0-9 . _ - @ +, not {0:?}")]
     User(String),
-    /// Not the 26 characters of a group's id, nor `#name`.
+    /// Not the 32 hexadecimal digits of a group's id, nor `#name`.
     #[error("a group is '#' and a name of 1 to 64 bytes, or an id of 32 hexadecimal digits, not {0:?}")]
     Group(String),
     /// A group id on the wire has 16 bytes.
     #[error("a group id has 16 bytes, not {0}")]
     GroupBytes(usize),
-    /// Not 16 hexadecimal digits.
-    #[error("a device id has up to 16 hexadecimal digits, not {0:?}")]
+    /// Not 1 to 16 hexadecimal digits.
+    #[error("a device id has 1 to 16 hexadecimal digits, not {0:?}")]
     Device(String),
 }
 
@@ -71,7 +89,8 @@ impl fmt::Debug for UserId {
     }
 }
 
-/// One installation of an app: chosen at random once and kept by it.
+/// One installation of an app: chosen at random once and kept by it. In text it is up to 16
+/// hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub u64);
 
@@ -85,7 +104,12 @@ impl FromStr for DeviceId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| IdError::Device(text.chars().take(32).collect()))
+        let refused = || IdError::Device(text.chars().take(32).collect());
+        // Rust's own parser would let a sign pass.
+        if text.len() > 16 || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Err(refused());
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| refused())
     }
 }
 
@@ -99,7 +123,8 @@ pub struct Incarnation(pub u64);
 impl Incarnation {
     const RANDOM_BITS: u32 = 20;
 
-    /// An incarnation issued at `now_ms` (milliseconds since 1970) with the low bits of `random`.
+    /// An incarnation issued at `now_ms` (milliseconds since 1970, up to the year 2527) with the
+    /// low bits of `random`.
     #[must_use]
     pub fn issue(now_ms: u64, random: u64) -> Self {
         Self(now_ms << Self::RANDOM_BITS | random & ((1 << Self::RANDOM_BITS) - 1))
@@ -130,16 +155,18 @@ impl GroupId {
         Self(id)
     }
 
-    /// The group that everybody who knows its name can find: `#general`.
+    /// The group that everybody who knows its name can find, given without its `#`.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        Self::from_random(xxh3_128(format!("group:{name}").as_bytes()))
+        let mut id = digest("group:", name);
+        id[0] &= !Self::OWN;
+        Self(id)
     }
 
     /// A user's own sequence.
     #[must_use]
     pub fn own(user: &UserId) -> Self {
-        let mut id = xxh3_128(format!("user:{user}").as_bytes()).to_be_bytes();
+        let mut id = digest("user:", user.as_str());
         id[0] |= Self::OWN;
         Self(id)
     }
@@ -183,7 +210,7 @@ impl FromStr for GroupId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let refused = || IdError::Group(text.chars().take(80).collect());
         if let Some(name) = text.strip_prefix('#') {
-            let fits = !name.is_empty() && name.len() <= 64;
+            let fits = !name.is_empty() && name.len() <= GROUP_NAME_BYTES_MAX;
             return if fits { Ok(Self::named(name)) } else { Err(refused()) };
         }
         if text.len() != 32 || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
@@ -203,6 +230,15 @@ impl fmt::Debug for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// The first 16 bytes of a SHA-256. Users choose names, and nobody must be able to choose one whose
+/// id is another's: a faster hash would not promise that.
+fn digest(kind: &str, name: &str) -> [u8; 16] {
+    let hash = Sha256::new().chain_update(kind).chain_update(name).finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash[..16]);
+    id
 }
 
 /// How many slots a group's members are spread over.
@@ -243,3 +279,6 @@ pub struct SenderId {
     /// The device's life.
     pub incarnation: Incarnation,
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,8 +268,8 @@ mod tests {
         ) {
             let outcomes: Vec<_> = (1..).zip(&refused).map(|(number, refused)| outcome(number, *refused)).collect();
             let fold = |mut numbers: SenderNumbers, from: usize, to: usize| {
-                for at in from..to {
-                    numbers.record(at as u64 + 1, outcomes[at]);
+                for (number, outcome) in (1..).zip(&outcomes).take(to).skip(from) {
+                    numbers.record(number, *outcome);
                 }
                 numbers
             };
