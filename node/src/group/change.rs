@@ -16,19 +16,19 @@ const TITLE_BYTES_MAX: usize = 256;
 
 /// What came of a change.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decided {
+pub(crate) struct Decided {
     /// The records to write, in order, the first at the sequence that was given; none where what
     /// was asked for holds already.
-    pub bodies: Vec<record::Body>,
+    pub(crate) bodies: Vec<record::Body>,
     /// The record that brought it about, now or before.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// How many members it changes.
-    pub changed: u32,
+    pub(crate) changed: u32,
 }
 
 /// The rows that a change concerns, as they stand.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub(crate) struct Roster {
     rows: BTreeMap<UserId, MemberRow>,
     touched: BTreeSet<UserId>,
 }
@@ -36,13 +36,13 @@ pub struct Roster {
 impl Roster {
     /// Takes the rows of those users who have one.
     #[must_use]
-    pub fn new(rows: impl IntoIterator<Item = MemberRow>) -> Self {
+    pub(crate) fn new(rows: impl IntoIterator<Item = MemberRow>) -> Self {
         Self { rows: rows.into_iter().map(|row| (row.user.clone(), row)).collect(), touched: BTreeSet::new() }
     }
 
     /// The rows that were changed, to be written.
     #[must_use]
-    pub fn into_touched(mut self) -> Vec<MemberRow> {
+    pub(crate) fn into_touched(mut self) -> Vec<MemberRow> {
         self.touched.iter().filter_map(|user| self.rows.remove(user)).collect()
     }
 
@@ -82,7 +82,7 @@ impl Roster {
 ///
 /// # Errors
 /// `BadRequest` for a name that is none, or more of them than `users_max`.
-pub fn concerned(actor: &Actor, change: &Body, users_max: usize) -> Result<Vec<UserId>, Refusal> {
+pub(crate) fn concerned(actor: &Actor, change: &Body, users_max: usize) -> Result<Vec<UserId>, Refusal> {
     let names: Vec<&str> = match change {
         Body::Create(create) => create.members.iter().map(String::as_str).collect(),
         Body::Add(add) => add.users.iter().map(String::as_str).collect(),
@@ -107,7 +107,7 @@ pub fn concerned(actor: &Actor, change: &Body, users_max: usize) -> Result<Vec<U
 ///
 /// # Errors
 /// With the code that says what is not allowed.
-pub fn decide(
+pub(crate) fn decide(
     actor: &Actor,
     change: &Body,
     roster: &mut Roster,

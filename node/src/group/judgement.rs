@@ -4,27 +4,27 @@ use shoal_protocol::{Code, Refusal, SenderId, Seq, wire};
 
 /// A message with its sender's number.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Numbered {
+pub(crate) struct Numbered {
     /// Who sends.
-    pub sender: SenderId,
+    pub(crate) sender: SenderId,
     /// The sender's number in this group.
-    pub number: u64,
+    pub(crate) number: u64,
     /// What.
-    pub message: wire::Message,
+    pub(crate) message: wire::Message,
 }
 
 /// A message as the owner of its sender's slot sees it. Only the home answers: it may have
 /// committed this number long ago.
 #[derive(Debug)]
-pub struct Judged<R> {
+pub(crate) struct Judged<R> {
     /// The message.
-    pub publish: Numbered,
+    pub(crate) publish: Numbered,
     /// None: may be appended.
-    pub objection: Option<Refusal>,
+    pub(crate) objection: Option<Refusal>,
     /// The owner had folded everything below when it judged.
-    pub as_of: Seq,
+    pub(crate) as_of: Seq,
     /// Where the receipt goes.
-    pub reply: R,
+    pub(crate) reply: R,
 }
 
 /// Does a refusal with this code use up the sender's number, as its recorded outcome?
@@ -33,7 +33,7 @@ pub struct Judged<R> {
 /// behind waits its turn. What concerns somebody who is not (or no longer) a member does not
 /// either: strangers leave no rows behind.
 #[must_use]
-pub fn uses_up_number(code: Code) -> bool {
+pub(crate) fn uses_up_number(code: Code) -> bool {
     matches!(
         code,
         Code::Muted

@@ -9,20 +9,20 @@ use crate::store::MemberRow;
 
 /// What an owner knows of one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
+pub(crate) struct Member {
     /// Never `Role::None`.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Milliseconds since 1970; 0 if not muted.
-    pub muted_until_ms: u64,
+    pub(crate) muted_until_ms: u64,
     /// The record of the join that holds.
-    pub joined: Seq,
+    pub(crate) joined: Seq,
     /// The record that changed this member last.
     changed: Seq,
 }
 
 /// The members whose slots are in a range, as of a watermark.
 #[derive(Debug, Clone)]
-pub struct MemberList {
+pub(crate) struct MemberList {
     slots: Range<u16>,
     follower: Follower,
     members: HashMap<UserId, Member>,
@@ -32,13 +32,13 @@ impl MemberList {
     /// No members of these slots, before the record at `watermark`. Fill it with [`Self::load`]
     /// from a table that reflects at least everything below `watermark`, then fold.
     #[must_use]
-    pub fn new(slots: Range<u16>, watermark: Seq) -> Self {
+    pub(crate) fn new(slots: Range<u16>, watermark: Seq) -> Self {
         Self { slots, follower: Follower::new(watermark), members: HashMap::new() }
     }
 
     /// Takes rows of the table. A row may be newer than the watermark: folding the records that
     /// made it so changes nothing.
-    pub fn load(&mut self, rows: impl IntoIterator<Item = MemberRow>) {
+    pub(crate) fn load(&mut self, rows: impl IntoIterator<Item = MemberRow>) {
         for row in rows {
             if row.role != Role::None && self.owns(&row.user) {
                 let MemberRow { user, role, muted_until_ms, joined, changed, .. } = row;
@@ -49,30 +49,18 @@ impl MemberList {
 
     /// Everything below is folded.
     #[must_use]
-    pub fn watermark(&self) -> Seq {
+    pub(crate) fn watermark(&self) -> Seq {
         self.follower.watermark()
     }
 
     /// The member, if the user is one and their slot is in the range.
     #[must_use]
-    pub fn get(&self, user: &UserId) -> Option<&Member> {
+    pub(crate) fn get(&self, user: &UserId) -> Option<&Member> {
         self.members.get(user)
     }
 
-    /// How many members.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// No members?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
     /// Folds one record; `changes` where it changes members.
-    pub fn fold(&mut self, seq: Seq, changes: Option<&wire::MemberChanges>) -> Accept {
+    pub(crate) fn fold(&mut self, seq: Seq, changes: Option<&wire::MemberChanges>) -> Accept {
         let accept = self.follower.accept(seq);
         if accept == Accept::Take {
             for change in changes.into_iter().flat_map(|changes| &changes.changes) {

@@ -34,7 +34,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::GroupLimits,
-    delivery::{Attachment, Pages, Signal, Tail},
+    delivery::{Attachment, Signal, Tail},
     store::{Create, MemberRow, Store, StoreError},
 };
 use sub_group::Now;
@@ -109,7 +109,6 @@ pub struct Groups(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     store: StoreHandle,
-    pages: Arc<Pages>,
     limits: GroupLimits,
     clock: Arc<dyn Clock>,
     started: Instant,
@@ -125,16 +124,9 @@ struct Shared {
 impl Groups {
     /// The group layer over a store. Everything random comes from `seed`.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        pages: Arc<Pages>,
-        clock: Arc<dyn Clock>,
-        limits: GroupLimits,
-        seed: u64,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, limits: GroupLimits, seed: u64) -> Self {
         Self(Arc::new(Shared {
             store: StoreHandle(store),
-            pages,
             limits,
             clock,
             started: Instant::now(),
@@ -296,7 +288,6 @@ impl Groups {
         if let Some(tail) = self.tail(group) {
             tail.redact(seq, frame);
         }
-        self.0.pages.invalidate(group, seq);
     }
 
     async fn ask<T>(
@@ -310,30 +301,34 @@ impl Groups {
     }
 
     fn send_or_refuse(&self, group: GroupId, input: Input) {
-        if let Err((input, refusal)) = self.send(group, input) {
+        if let Err(refused) = self.send(group, input) {
+            let (input, refusal) = *refused;
             input.refuse(refusal);
         }
     }
 
     /// Hands an input to the group's worker, and starts one if there is none.
-    fn send(&self, group: GroupId, input: Input) -> Result<(), (Input, Refusal)> {
+    fn send(&self, group: GroupId, input: Input) -> Result<(), Box<(Input, Refusal)>> {
         let mut awake = lock(&self.0.awake);
         let input = match awake.get(&group) {
             None => input,
             Some(inputs) => match inputs.try_send(input) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(input)) => {
-                    return Err((input, Refusal::new(Code::Busy, "too much waits for this group")));
+                    return Err(Box::new((input, Refusal::new(Code::Busy, "too much waits for this group"))));
                 }
                 // Its worker panicked: another begins from what is durable.
                 Err(TrySendError::Closed(input)) => input,
             },
         };
         if awake.len() >= self.0.limits.awake_max {
-            return Err((input, Refusal::new(Code::Busy, "too many groups are awake on this node")));
+            return Err(Box::new((
+                input,
+                Refusal::new(Code::Busy, "too many groups are awake on this node"),
+            )));
         }
         if *self.0.stopping.borrow() {
-            return Err((input, Refusal::new(Code::Draining, "the node is going")));
+            return Err(Box::new((input, Refusal::new(Code::Draining, "the node is going"))));
         }
         let (inputs, receiver) = mpsc::channel(self.0.limits.queue_max);
         inputs.try_send(input).map_err(|_| unreachable!("a new queue has room")).ok();

@@ -43,7 +43,7 @@ type PerGroup = RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Na
 
 /// The rate limits of one sub-group.
 #[derive(Debug)]
-pub struct Rates {
+pub(crate) struct Rates {
     clock: SetClock,
     members: PerMember,
     group: PerGroup,
@@ -56,7 +56,7 @@ impl Rates {
 
     /// Full buckets.
     #[must_use]
-    pub fn new(limits: &GroupLimits) -> Self {
+    pub(crate) fn new(limits: &GroupLimits) -> Self {
         let clock = SetClock::default();
         Self {
             members: RateLimiter::new(
@@ -76,7 +76,7 @@ impl Rates {
 
     /// May the member send one now? If not, how long until they may. `since_start` is a monotonic
     /// clock's.
-    pub fn check(&mut self, user: &UserId, since_start: Duration) -> Result<(), Duration> {
+    pub(crate) fn check(&mut self, user: &UserId, since_start: Duration) -> Result<(), Duration> {
         self.clock.set(since_start);
         self.checks += 1;
         if self.checks >= Self::SWEEP_EACH {

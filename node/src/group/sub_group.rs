@@ -8,20 +8,20 @@ use super::{judgement::Judged, judgement::Numbered, member_list::MemberList, rat
 use crate::config::GroupLimits;
 
 /// The slots of a group that was never split.
-pub const ALL_SLOTS: Range<u16> = 0..SLOTS;
+pub(crate) const ALL_SLOTS: Range<u16> = 0..SLOTS;
 
 /// The moment, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
+pub(crate) struct Now {
     /// The wall clock, milliseconds since 1970: for mutes and for display.
-    pub wall_ms: u64,
+    pub(crate) wall_ms: u64,
     /// A monotonic clock, since the node's start: for rates.
-    pub since_start: Duration,
+    pub(crate) since_start: Duration,
 }
 
 /// The owner's part of a sub-group.
 #[derive(Debug)]
-pub struct SubGroup {
+pub(crate) struct SubGroup {
     members: MemberList,
     rates: Rates,
     payload_bytes_max: usize,
@@ -30,24 +30,24 @@ pub struct SubGroup {
 impl SubGroup {
     /// Opens with a member list that has been folded up to the tail.
     #[must_use]
-    pub fn new(members: MemberList, limits: &GroupLimits) -> Self {
+    pub(crate) fn new(members: MemberList, limits: &GroupLimits) -> Self {
         Self { members, rates: Rates::new(limits), payload_bytes_max: limits.payload_bytes_max }
     }
 
     /// Everything below is folded.
     #[must_use]
-    pub fn watermark(&self) -> Seq {
+    pub(crate) fn watermark(&self) -> Seq {
         self.members.watermark()
     }
 
     /// The members.
     #[must_use]
-    pub fn members(&self) -> &MemberList {
+    pub(crate) fn members(&self) -> &MemberList {
         &self.members
     }
 
     /// Judges a message; the home decides.
-    pub fn judge<R>(&mut self, publish: Numbered, reply: R, now: Now) -> Judged<R> {
+    pub(crate) fn judge<R>(&mut self, publish: Numbered, reply: R, now: Now) -> Judged<R> {
         let objection = self.objection(&publish.sender.user, &publish.message, now);
         Judged { publish, objection, as_of: self.members.watermark(), reply }
     }
@@ -56,7 +56,7 @@ impl SubGroup {
     ///
     /// # Panics
     /// Where a record was left out: whoever feeds an owner refills first.
-    pub fn fold(&mut self, seq: Seq, changes: Option<&wire::MemberChanges>) {
+    pub(crate) fn fold(&mut self, seq: Seq, changes: Option<&wire::MemberChanges>) {
         let accept = self.members.fold(seq, changes);
         assert!(
             !matches!(accept, shoal_protocol::Accept::Gap { .. }),

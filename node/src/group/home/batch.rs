@@ -7,13 +7,13 @@ use crate::store::{Changes, GroupState, MemberRow};
 
 /// A record that has its place.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its place.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// Encoded once, for the store, the feeds and all sessions.
-    pub frame: RecordFrame,
+    pub(crate) frame: RecordFrame,
     /// What it changes of the members, for the owners' folds.
-    pub members: Option<wire::MemberChanges>,
+    pub(crate) members: Option<wire::MemberChanges>,
 }
 
 /// An answer that waits for the commit.
@@ -40,8 +40,8 @@ pub(super) struct Batch<R> {
     pub(super) redactions: Vec<(Seq, RecordFrame)>,
     pub(super) edits: Vec<(Seq, Seq)>,
     pub(super) notices_due: Option<bool>,
-    /// To be written although it holds nothing that anybody waits for.
-    pub(super) is_forced: bool,
+    /// Senders' numbers are written back with it: it is written although nobody waits for it.
+    pub(super) is_checkpoint: bool,
 }
 
 impl<R> Batch<R> {
@@ -59,7 +59,7 @@ impl<R> Batch<R> {
             redactions: Vec::new(),
             edits: Vec::new(),
             notices_due: None,
-            is_forced: false,
+            is_checkpoint: false,
         }
     }
 
@@ -78,7 +78,7 @@ impl<R> Batch<R> {
             && self.replies.is_empty()
             && self.changed.is_empty()
             && self.noticed.is_empty()
-            && !self.is_forced
+            && !self.is_checkpoint
             && self.notices_due.is_none()
     }
 

@@ -52,7 +52,7 @@ impl<R> Changing<R> {
 
 impl<R> Home<R> {
     /// A change that somebody asks for.
-    pub fn handle_change(&mut self, actor: Actor, change: wire::change::Body, to: R) {
+    pub(crate) fn handle_change(&mut self, actor: Actor, change: wire::change::Body, to: R) {
         if self.changes.waiting.len() >= self.limits.queue_max {
             let busy = Refusal::new(Code::Busy, "too many changes of this group wait");
             return self.effects.push_back(Effect::Changed(to, Err(busy)));
@@ -82,7 +82,7 @@ impl<R> Home<R> {
     }
 
     /// The rows that were asked for, or why they cannot be read.
-    pub fn handle_members(&mut self, rows: Result<Vec<MemberRow>, Refusal>, now: Now) {
+    pub(crate) fn handle_members(&mut self, rows: Result<Vec<MemberRow>, Refusal>, now: Now) {
         let reading = std::mem::take(&mut self.changes.reading);
         match rows {
             Err(why) => {

@@ -35,15 +35,15 @@ use crate::{
 };
 
 use batch::Batch;
-pub use batch::Entry;
+pub(crate) use batch::Entry;
 use changes::Changing;
 use references::References;
 use senders::Senders;
-pub use senders::sender_of;
+pub(crate) use senders::sender_of;
 
 /// What a home says to a message.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// This became of it, for good.
     Outcome(Outcome),
     /// Go back to this number.
@@ -57,7 +57,7 @@ pub enum Answer {
 
 /// What the shell is to do.
 #[derive(Debug)]
-pub enum Effect<R> {
+pub(crate) enum Effect<R> {
     /// Answer a message.
     Answer(R, Answer),
     /// Answer a change.
@@ -87,25 +87,25 @@ pub enum Effect<R> {
 
 /// A sender's row and how many others its user has, as read from the store.
 #[derive(Debug, Clone, Default)]
-pub struct LoadedSender {
+pub(crate) struct LoadedSender {
     /// The sender's numbers, if there is a row.
-    pub numbers: Option<SenderNumbers>,
+    pub(crate) numbers: Option<SenderNumbers>,
     /// The user's other incarnations in this group.
-    pub siblings: Vec<SenderId>,
+    pub(crate) siblings: Vec<SenderId>,
 }
 
 /// A record, and its edits where these were asked for.
 #[derive(Debug, Clone, Default)]
-pub struct LoadedRecord {
+pub(crate) struct LoadedRecord {
     /// None: there is no such record.
-    pub record: Option<wire::Record>,
+    pub(crate) record: Option<wire::Record>,
     /// The records of its edits.
-    pub edits: Vec<wire::Record>,
+    pub(crate) edits: Vec<wire::Record>,
 }
 
 /// The one place that numbers a group's records. `R` is where an answer goes.
 #[derive(Debug)]
-pub struct Home<R> {
+pub(crate) struct Home<R> {
     group: GroupId,
     epoch: Epoch,
     limits: GroupLimits,
@@ -128,7 +128,7 @@ impl<R> Home<R> {
     /// A home that has just been activated, with the numbers of everyone who has sent since the
     /// row's senders watermark.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         group: GroupId,
         row: GroupRow,
         since_checkpoint: BTreeMap<SenderId, SenderNumbers>,
@@ -151,34 +151,28 @@ impl<R> Home<R> {
         }
     }
 
-    /// The epoch it writes under.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     /// The first Seq that is not durable.
     #[must_use]
-    pub fn durable(&self) -> Seq {
+    pub(crate) fn durable(&self) -> Seq {
         self.durable
     }
 
     /// The group's state, with what is not durable yet.
     #[must_use]
-    pub fn state(&self) -> &GroupState {
+    pub(crate) fn state(&self) -> &GroupState {
         &self.state
     }
 
     /// May more come in? If not, wait for the append under way.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.gathering.entries.len() < self.limits.batch_records_max
             && self.gathering.bytes < self.limits.batch_bytes_max
     }
 
     /// Nothing is under way: it may go to sleep once [`Self::checkpoint`] has been appended.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.appending.is_none()
             && self.gathering.is_empty()
             && self.changes.is_empty()
@@ -187,13 +181,13 @@ impl<R> Home<R> {
     }
 
     /// The owner has folded everything below `watermark`.
-    pub fn handle_owner_watermark(&mut self, watermark: Seq) {
+    pub(crate) fn handle_owner_watermark(&mut self, watermark: Seq) {
         self.recent.retain(|_, seq| *seq >= watermark);
     }
 
     /// Members have been told of everything below `watermark`, and no durable record from there on
     /// concerns them.
-    pub fn handle_notices_sent(&mut self, watermark: Seq) {
+    pub(crate) fn handle_notices_sent(&mut self, watermark: Seq) {
         let more = self.changed_members_since(watermark);
         self.state.notices_watermark = more.then_some(watermark);
         self.state_changed = true;
@@ -203,7 +197,7 @@ impl<R> Home<R> {
     }
 
     /// The next append, unless one is under way or there is nothing to write.
-    pub fn poll_append(&mut self) -> Option<Append> {
+    pub(crate) fn poll_append(&mut self) -> Option<Append> {
         if self.appending.is_some() || self.gathering.is_empty() {
             return None;
         }
@@ -223,7 +217,7 @@ impl<R> Home<R> {
     ///
     /// # Panics
     /// Where none was under way.
-    pub fn handle_appended(&mut self) {
+    pub(crate) fn handle_appended(&mut self) {
         let batch = self.appending.take().expect("an append was under way");
         self.durable = batch.end();
         for reply in batch.replies {
@@ -247,13 +241,13 @@ impl<R> Home<R> {
     }
 
     /// Something to do, in order.
-    pub fn poll_effect(&mut self) -> Option<Effect<R>> {
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect<R>> {
         self.effects.pop_front()
     }
 
     /// Gives up: everything that is unanswered is told to come again. Its numbers say then what
     /// became of it.
-    pub fn abandon(mut self, why: &Refusal) -> Vec<Effect<R>> {
+    pub(crate) fn abandon(mut self, why: &Refusal) -> Vec<Effect<R>> {
         let batches = self.appending.take().into_iter().chain([self.gathering]);
         for batch in batches {
             for reply in batch.replies {
@@ -311,19 +305,19 @@ impl<R> Home<R> {
 
     /// Would [`Self::checkpoint`] spare the next activation something?
     #[must_use]
-    pub fn needs_checkpoint(&self) -> bool {
+    pub(crate) fn needs_checkpoint(&self) -> bool {
         self.senders.are_dirty()
     }
 
     /// Adds what senders have had since the last checkpoint to the batch that gathers.
-    pub fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
+        if self.gathering.is_checkpoint {
+            return;
+        }
         let watermark = self.gathering.end();
         self.gathering.senders.extend(self.senders.checkpoint());
         self.state.senders_watermark = watermark;
         self.state_changed = true;
-        self.gathering.is_forced = true;
+        self.gathering.is_checkpoint = true;
     }
 }
-
-#[cfg(test)]
-mod tests;

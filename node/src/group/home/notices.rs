@@ -8,7 +8,7 @@ use crate::group::sub_group::Now;
 
 impl<R> Home<R> {
     /// A notice for `user`, whose own sequence this is.
-    pub fn handle_notice(&mut self, user: &UserId, notice: wire::Notice, to: R, now: Now) {
+    pub(crate) fn handle_notice(&mut self, user: &UserId, notice: wire::Notice, to: R, now: Now) {
         let Ok(group) = GroupId::from_wire(&notice.group) else {
             let refusal = Refusal::new(Code::BadRequest, "a notice names a group");
             return self.effects.push_back(Effect::Noticed(to, Err(refusal)));

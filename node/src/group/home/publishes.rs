@@ -14,7 +14,7 @@ const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 
 impl<R> Home<R> {
     /// A message, as its owner judged it.
-    pub fn handle_publish(&mut self, judged: Judged<R>, now: Now) {
+    pub(crate) fn handle_publish(&mut self, judged: Judged<R>, now: Now) {
         let id = judged.publish.sender.clone();
         let (sender, load) = self.senders.need(&id);
         if sender.is_ready() {
@@ -32,7 +32,7 @@ impl<R> Home<R> {
     }
 
     /// A sender's row, or why it cannot be read.
-    pub fn handle_sender(&mut self, id: &SenderId, loaded: Result<LoadedSender, Refusal>, now: Now) {
+    pub(crate) fn handle_sender(&mut self, id: &SenderId, loaded: Result<LoadedSender, Refusal>, now: Now) {
         match loaded {
             Ok(loaded) => {
                 self.senders.loaded(id, loaded);

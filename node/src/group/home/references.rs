@@ -55,7 +55,7 @@ impl<R> Home<R> {
 
     /// What a message is about, as it was once everything below `as_of` was durable; or why it
     /// cannot be read.
-    pub fn handle_record(
+    pub(crate) fn handle_record(
         &mut self,
         id: &SenderId,
         as_of: Seq,

@@ -150,16 +150,18 @@ impl<R> Senders<R> {
         self.known.values().any(|sender| sender.is_dirty)
     }
 
-    /// What has changed since the last checkpoint; those that were not used since are let go.
+    /// What has changed since the last checkpoint; those that have not even been used since are let
+    /// go. What is written now stays until it is durable: read again before, it would be the old.
     pub(super) fn checkpoint(&mut self) -> Vec<(SenderId, SenderNumbers)> {
         let mut dirty = Vec::new();
         self.known.retain(|id, sender| {
+            let is_settled = sender.is_ready() && sender.durable == sender.numbers.last();
+            let keep = sender.is_dirty || sender.is_used || !is_settled;
+            sender.is_used = false;
             if std::mem::take(&mut sender.is_dirty) {
                 dirty.push((id.clone(), sender.numbers.clone()));
             }
-            // Whoever has unacknowledged numbers or waits for something is in use.
-            let is_settled = sender.is_ready() && sender.durable == sender.numbers.last();
-            std::mem::take(&mut sender.is_used) || !is_settled
+            keep
         });
         dirty
     }
@@ -185,7 +187,7 @@ pub(super) fn source_of(user: UserId, group: GroupId) -> SenderId {
 
 /// Who sent a record, under which number; none where it carries none.
 #[must_use]
-pub fn sender_of(record: &wire::Record) -> Option<(SenderId, u64)> {
+pub(crate) fn sender_of(record: &wire::Record) -> Option<(SenderId, u64)> {
     let author = record.author.as_ref().filter(|author| author.number != 0)?;
     let user = UserId::new(&author.user).ok()?;
     let id = SenderId { user, device: DeviceId(author.device), incarnation: Incarnation(author.incarnation) };

@@ -1,0 +1,9 @@
+//! The group layer over a store in memory: what it promises, whatever the store does meanwhile.
+
+mod changes;
+
+mod references;
+
+mod retries;
+
+mod world;
