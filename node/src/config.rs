@@ -1,14 +1,110 @@
 //! Every setting and every limit, in one place, with its unit.
 //!
-//! One TOML file, the environment (`SHOAL_LIMITS_GROUP_RATE_PER_SECOND=…`) over it, and flags over
-//! both. It is checked at start; an error names the key.
+//! One TOML file (`--config FILE`, or `SHOAL_CONFIG`); the environment over it, with `SHOAL_`
+//! before a key and `__` between its parts (`SHOAL_LIMITS__GROUP__QUEUE_MAX=8192`; lists are
+//! separated by commas); flags over both (`--set limits.group.queue_max=8192`). It is checked at
+//! start, and an error names the key and where it was set. `shoal config show` prints what holds.
 
-use std::time::Duration;
+mod check;
 
-use serde::Deserialize;
+mod load;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use check::Problem;
+pub use load::{ConfigError, Loaded, Override, load, to_toml};
+
+/// The whole configuration of a node.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The folder of the keys and of the embedded store.
+    pub data: PathBuf,
+    /// UDP addresses for clients; IPv4 and IPv6 apart.
+    pub listen: Vec<SocketAddr>,
+    /// Names and addresses (`host:port`) under which clients reach this node, and which its
+    /// certificate names; none: the addresses it listens on.
+    pub advertise: Vec<String>,
+    /// The node's name; empty: one that is made at the first start and kept in the data folder.
+    pub name: String,
+    /// The region the node is in.
+    pub region: String,
+    /// TCP addresses of `/metrics`, `/healthz` and `/readyz`, which ask for no token; none: off.
+    pub ops: Vec<SocketAddr>,
+    /// What keeps records.
+    pub store: StoreKind,
+    /// What keeps placement and settings, and knows which nodes live.
+    pub coordination: CoordinationKind,
+    /// What is logged, as tracing's filter: `info`, `shoal_node=debug,info`.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// How long clients have to leave when the node stops, in milliseconds.
+    pub drain_grace_ms: u64,
+    /// The system's send and receive buffer of each UDP socket, in bytes; the system may give less.
+    pub socket_buffer_bytes: usize,
+    /// Threads that carry the node's tasks; 0: one for each processor.
+    pub worker_threads: usize,
+    /// Every limit.
+    pub limits: Limits,
+}
+
+/// What keeps records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreKind {
+    /// In the data folder, for one node.
+    Embedded,
+}
+
+/// What keeps placement and settings, and knows which nodes live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CoordinationKind {
+    /// In this process, kept in its store: one node.
+    InProcess,
+    /// etcd: several nodes, which need a store they share.
+    Etcd,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "shoal-data".into(),
+            listen: vec![
+                SocketAddr::from(([127, 0, 0, 1], 4433)),
+                SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 4433)),
+            ],
+            advertise: Vec::new(),
+            name: String::new(),
+            region: "default".into(),
+            ops: vec![SocketAddr::from(([127, 0, 0, 1], 9464))],
+            store: StoreKind::Embedded,
+            coordination: CoordinationKind::InProcess,
+            log: "info".into(),
+            log_format: LogFormat::Human,
+            drain_grace_ms: 10_000,
+            socket_buffer_bytes: 4 << 20,
+            worker_threads: 0,
+            limits: Limits::default(),
+        }
+    }
+}
 
 /// The limits of this node.
-#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Connections, sessions and streams.
@@ -17,10 +113,12 @@ pub struct Limits {
     pub group: GroupLimits,
     /// The store's queues and caches.
     pub store: StoreLimits,
+    /// History, members and lists of groups.
+    pub view: ViewLimits,
 }
 
 /// Connections, sessions and streams.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessLimits {
     /// Sessions on this node.
@@ -151,7 +249,7 @@ impl AccessLimits {
 }
 
 /// Groups, members and rates.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupLimits {
     /// Bytes of a message's payload.
@@ -221,17 +319,43 @@ impl GroupLimits {
 }
 
 /// The store's queues and caches.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreLimits {
     /// Appends waiting for a commit, over all groups.
     pub appends_max: usize,
     /// Bytes of the engine's block cache.
     pub cache_bytes: u64,
+    /// Bytes written before the engine sorts them into a table; it may hold four times as many in
+    /// memory. Counts when the store is made.
+    pub memtable_bytes: u64,
+    /// Groups whose epoch and tail are kept in memory; the rows of others are read when they are
+    /// appended to.
+    pub active_groups_max: usize,
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { appends_max: 4096, cache_bytes: 64 << 20 }
+        Self { appends_max: 4096, cache_bytes: 64 << 20, memtable_bytes: 32 << 20, active_groups_max: 65_536 }
+    }
+}
+
+/// History, members and lists of groups: how much one answer holds.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewLimits {
+    /// Records in one answer.
+    pub history_records_max: usize,
+    /// Bytes of records in one answer, beyond the first.
+    pub history_bytes_max: usize,
+    /// Members in one answer.
+    pub members_max: usize,
+    /// Groups in one answer.
+    pub groups_max: usize,
+}
+
+impl Default for ViewLimits {
+    fn default() -> Self {
+        Self { history_records_max: 512, history_bytes_max: 512 << 10, members_max: 1_000, groups_max: 200 }
     }
 }

@@ -12,4 +12,6 @@ pub mod group;
 
 pub mod node;
 
+pub mod coordination;
+
 pub mod ops;

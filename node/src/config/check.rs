@@ -1,0 +1,209 @@
+//! What each value allows by itself may still make no sense: zeros, contradictions, engines that
+//! do not go together.
+
+use std::{collections::BTreeSet, fmt};
+
+use shoal_protocol::frame::FRAME_BYTES_MAX;
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, CoordinationKind, Limits, StoreKind, load::leaves};
+
+/// Keys whose value may be 0.
+const ZERO_ALLOWED: [&str; 2] = ["drain_grace_ms", "worker_threads"];
+
+/// A user's id of the greatest length, as it lies in a request.
+const USER_BYTES_MAX: usize = shoal_protocol::id::USER_ID_BYTES_MAX + 2;
+
+/// A key with a value that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key.
+    pub key: String,
+    /// A sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+/// All that is wrong with a configuration.
+pub(super) fn problems(config: &Config) -> Vec<Problem> {
+    let mut found = Vec::new();
+    zeros(config, &mut found);
+    node(config, &mut found);
+    engines(config, &mut found);
+    access(&config.limits, &mut found);
+    group(&config.limits, &mut found);
+    found
+}
+
+fn zeros(config: &Config, found: &mut Vec<Problem>) {
+    let zero = |(_, value): &(String, Value)| value.as_integer() == Some(0);
+    for (key, _) in leaves(config).into_iter().filter(zero) {
+        if !ZERO_ALLOWED.contains(&key.as_str()) {
+            found.push(Problem { key, message: "0 is not allowed".into() });
+        }
+    }
+}
+
+fn node(config: &Config, found: &mut Vec<Problem>) {
+    let mut problem = |key: &str, message| found.push(Problem { key: key.into(), message });
+    if config.listen.is_empty() {
+        problem("listen", "a node needs one address at least".into());
+    }
+    let twice = |addresses: &[std::net::SocketAddr]| {
+        let fixed: Vec<_> = addresses.iter().filter(|address| address.port() != 0).collect();
+        fixed.iter().collect::<BTreeSet<_>>().len() != fixed.len()
+    };
+    if twice(&config.listen) {
+        problem("listen", "an address is named twice".into());
+    }
+    if twice(&config.ops) {
+        problem("ops", "an address is named twice".into());
+    }
+    if config.region.trim().is_empty() {
+        problem("region", "a node is in one region".into());
+    }
+    if let Some(address) = config.advertise.iter().find(|address| !is_host_and_port(address)) {
+        problem("advertise", format!("{address:?} is not of the form host:port"));
+    }
+    if let Err(error) = EnvFilter::try_new(&config.log) {
+        problem("log", format!("{:?} is no filter: {error}", config.log));
+    }
+}
+
+fn engines(config: &Config, found: &mut Vec<Problem>) {
+    if (config.coordination, config.store) == (CoordinationKind::Etcd, StoreKind::Embedded) {
+        found.push(Problem {
+            key: "coordination".into(),
+            message: "\"etcd\" is for several nodes, and these must share one store; with store = \"embedded\" \
+                      each would number the same groups in a store of its own. Use coordination = \"in-process\""
+                .into(),
+        });
+    }
+}
+
+fn access(limits: &Limits, found: &mut Vec<Problem>) {
+    let access = &limits.access;
+    let mut at_most = |key: &str, value: u64, limit: u64, of: &str| {
+        if value > limit {
+            found.push(Problem {
+                key: key.into(),
+                message: format!("{value} is above {of}, which is {limit}"),
+            });
+        }
+    };
+    at_most(
+        "limits.access.newcomers_before_retry",
+        access.newcomers_before_retry as u64,
+        access.newcomers_max as u64,
+        "limits.access.newcomers_max",
+    );
+    at_most(
+        "limits.access.sessions_per_user_max",
+        access.sessions_per_user_max as u64,
+        access.sessions_max as u64,
+        "limits.access.sessions_max",
+    );
+    at_most(
+        "limits.access.heartbeat_ms",
+        access.heartbeat_ms.into(),
+        access.idle_timeout_ms.into(),
+        "limits.access.idle_timeout_ms",
+    );
+}
+
+fn group(limits: &Limits, found: &mut Vec<Problem>) {
+    let (group, access) = (&limits.group, &limits.access);
+    let mut at_least = |key: &str, value: usize, least: usize, what: &str| {
+        if value < least {
+            found.push(Problem {
+                key: key.into(),
+                message: format!("{value} is below {what}, which is {least}"),
+            });
+        }
+    };
+    let payload = group.payload_bytes_max;
+    at_least(
+        "limits.group.window_bytes_max",
+        group.window_bytes_max,
+        payload,
+        "limits.group.payload_bytes_max",
+    );
+    at_least(
+        "limits.group.batch_bytes_max",
+        group.batch_bytes_max,
+        payload,
+        "limits.group.payload_bytes_max",
+    );
+    let window = access.stream_receive_window_bytes as usize;
+    at_least(
+        "limits.access.receive_window_bytes",
+        access.receive_window_bytes as usize,
+        window,
+        "limits.access.stream_receive_window_bytes",
+    );
+    let users_max = FRAME_BYTES_MAX / USER_BYTES_MAX;
+    if group.change_users_max > users_max {
+        let message = format!("a request holds no more than {users_max} users");
+        found.push(Problem { key: "limits.group.change_users_max".into(), message });
+    }
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        problems(&config).into_iter().map(|problem| problem.key).collect()
+    }
+
+    #[test]
+    fn the_defaults_can_be_used() {
+        assert_eq!(problems(&Config::default()), []);
+    }
+
+    #[test]
+    fn a_zero_is_refused_by_the_name_of_its_key() {
+        assert_eq!(keys(|config| config.limits.group.queue_max = 0), ["limits.group.queue_max"]);
+        assert_eq!(keys(|config| config.limits.store.appends_max = 0), ["limits.store.appends_max"]);
+        assert_eq!(keys(|config| config.drain_grace_ms = 0), [""; 0]);
+    }
+
+    #[test]
+    fn contradictions_are_all_reported_at_once() {
+        let found = keys(|config| {
+            config.listen.clear();
+            config.log = "shoal=loud".into();
+            config.advertise = vec!["no-port".into()];
+            config.limits.access.newcomers_before_retry = config.limits.access.newcomers_max + 1;
+            config.limits.group.window_bytes_max = 10;
+        });
+        let expected = [
+            "listen",
+            "advertise",
+            "log",
+            "limits.access.newcomers_before_retry",
+            "limits.group.window_bytes_max",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn etcd_over_an_embedded_store_is_refused_with_the_reason() {
+        let config = Config { coordination: CoordinationKind::Etcd, ..Config::default() };
+        let found = problems(&config);
+        assert_eq!(found[0].key, "coordination");
+        assert!(found[0].message.contains("share one store"), "{}", found[0].message);
+    }
+}

@@ -1,0 +1,150 @@
+//! What nodes must agree on: which of them live, who looks after what, and settings.
+//!
+//! The data path never waits for this layer: it governs placement, never safety, which is the
+//! store's. Whoever watches sees the latest state, however slow they are, and never a queue of
+//! the states before.
+
+mod placement;
+
+mod in_process;
+
+#[cfg(test)]
+mod conformance;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub use in_process::{InProcess, Writer};
+pub use placement::{Move, PARTITIONS, Partition, Placement};
+
+use crate::store::Setting;
+
+/// The most bytes in a setting's key.
+pub const KEY_BYTES_MAX: usize = 256;
+/// The most bytes in a setting's value.
+pub const VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// A node's name, unique in the cluster, the same after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeName(pub String);
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: NodeName,
+    /// Where clients reach it.
+    pub addresses: Vec<String>,
+    /// The layers it runs.
+    pub roles: Roles,
+    /// Where it stands.
+    pub region: String,
+    /// How much it can carry, as a share of what all nodes carry together.
+    pub capacity: u32,
+    /// How much it carries.
+    pub load: Load,
+}
+
+/// The layers a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles {
+    /// Clients connect to it.
+    pub access: bool,
+    /// Homes and sub-groups may be placed on it.
+    pub group: bool,
+}
+
+/// How much a node carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Sessions open.
+    pub sessions: u64,
+    /// Groups awake.
+    pub groups: u64,
+    /// Messages committed since it started.
+    pub committed: u64,
+}
+
+/// The nodes that live, by name.
+pub type Nodes = BTreeMap<NodeName, NodeRecord>;
+
+/// A placement with the version that a change must name; version 0 is that of an empty one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Placed {
+    /// Raised by each change.
+    pub version: u64,
+    /// Which node looks after which partition.
+    pub placement: Placement,
+}
+
+/// Why the coordination layer did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CoordinationError {
+    /// It cannot be reached, or its store does not serve.
+    #[error("coordination is away: {0}")]
+    Unavailable(String),
+    /// A key or a value above its limit.
+    #[error("a setting's key has up to {KEY_BYTES_MAX} bytes, its value up to {VALUE_BYTES_MAX}")]
+    TooLarge,
+    /// More prefixes watched at once than are allowed.
+    #[error("more than {0} prefixes are watched")]
+    TooManyWatches(usize),
+    /// What is stored is not what was written.
+    #[error("coordination is damaged: {0}")]
+    Corrupt(String),
+}
+
+/// Liveness, placement and settings.
+#[async_trait]
+pub trait Coordination: Send + Sync + 'static {
+    /// Announces this node under a lease that is kept for as long as the registration is. A node
+    /// of the same name that is registered already is replaced: it is this one, before a restart.
+    async fn register(&self, node: NodeRecord) -> Result<Box<dyn Registration>, CoordinationError>;
+
+    /// The nodes that live.
+    fn nodes(&self) -> watch::Receiver<Arc<Nodes>>;
+
+    /// Who looks after what.
+    fn placement(&self) -> watch::Receiver<Arc<Placed>>;
+
+    /// Replaces the placement if its version is still `expected`; the new version, or what stands
+    /// there instead.
+    async fn place(
+        &self,
+        expected: u64,
+        placement: Placement,
+    ) -> Result<Result<u64, Arc<Placed>>, CoordinationError>;
+
+    /// A setting with its version, which starts at 1.
+    async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError>;
+
+    /// Writes a setting (none: takes it away) if its version is still `expected` (0: there is
+    /// none); the new version, or what stands there instead.
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: u64,
+        value: Option<Bytes>,
+    ) -> Result<Result<u64, Option<Setting>>, CoordinationError>;
+
+    /// The settings whose keys begin with `prefix`, as they are now and whenever they change.
+    async fn watch(
+        &self,
+        prefix: &str,
+    ) -> Result<watch::Receiver<Arc<BTreeMap<String, Setting>>>, CoordinationError>;
+}
+
+/// A node's place among the living. Dropping it gives the lease back.
+#[async_trait]
+pub trait Registration: Send + Sync {
+    /// Says how much the node carries now.
+    fn report(&self, load: Load);
+
+    /// Waits until the lease is lost: the others take the node for dead, and another may have
+    /// taken its name. Cancellation safe.
+    async fn lost(&self);
+}
