@@ -209,6 +209,19 @@ impl GroupChecker {
         (self.owed, self.unanswered)
     }
 
+    /// How many places a receiver is behind the one that is furthest.
+    #[must_use]
+    pub fn behind(&self, receiver: u32) -> u64 {
+        let furthest = self.receivers.iter().map(Cursor::next).max().unwrap_or(0);
+        furthest - self.receivers[receiver as usize].next()
+    }
+
+    /// What has been counted and found so far; what is lost shows at the end.
+    #[must_use]
+    pub fn so_far(&self) -> &Verdict {
+        &self.verdict
+    }
+
     /// The verdict, once nothing more will come.
     #[must_use]
     pub fn finish(mut self) -> Verdict {

@@ -3,9 +3,12 @@
 //! In reading order:
 //!
 //! - [`payload`]: what a message carries, so that its receiver can be checked;
-//! - [`checker`]: the judge, pure: what happened goes in, a verdict comes out;
+//! - [`checker`]: the judge of one group, pure: what happened goes in, a verdict comes out;
 //! - [`plan`]: who does what when, from a seed;
-//! - [`report`]: what a run found.
+//! - [`report`]: what a run found;
+//! - [`options`]: what to run;
+//! - [`sabotage`]: spoils a delivery, to show that the judge bites;
+//! - [`judge`]: the judges of all groups, with the clock beside them.
 
 pub mod payload;
 
@@ -14,3 +17,12 @@ pub mod checker;
 pub mod plan;
 
 pub mod report;
+
+pub mod options;
+
+pub mod sabotage;
+
+pub mod judge;
+
+pub use options::{Options, Sabotage};
+pub use report::Report;

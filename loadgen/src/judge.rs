@@ -1,0 +1,209 @@
+//! The judges of all groups of a run, shared by its clients, with the clock beside them.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    checker::{Content, GroupChecker, MessageId, Verdict},
+    payload::Payload,
+    plan::{Due, MemberId, Plan},
+    report::{Latencies, Quantiles},
+};
+
+/// Judges what all clients of a run send and get.
+#[derive(Debug)]
+pub struct Judge {
+    run: u64,
+    /// The moment from which messages are due.
+    begun: Instant,
+    groups: Vec<Mutex<GroupChecker>>,
+    publish: Mutex<Latencies>,
+    delivery: Mutex<Latencies>,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Deliveries owed.
+    pub owed: u64,
+    /// Messages without receipt or refusal.
+    pub unanswered: u64,
+}
+
+impl Judge {
+    /// The judge of the run with this number, whose first message is due at `begun`.
+    #[must_use]
+    pub fn new(run: u64, begun: Instant, plan: &Plan) -> Self {
+        let checker = |(group, members): (usize, &u32)| {
+            Mutex::new(GroupChecker::new(format!("group {group}"), *members))
+        };
+        Self {
+            run,
+            begun,
+            groups: plan.groups().iter().enumerate().map(checker).collect(),
+            publish: Mutex::default(),
+            delivery: Mutex::default(),
+        }
+    }
+
+    /// The payload of a message that is about to be given to its sender's client.
+    pub fn send(&self, due: Due) -> Payload {
+        self.group(due.sender.group).sent(message(due));
+        Payload {
+            run: self.run,
+            group: due.sender.group,
+            sender: due.sender.member,
+            number: due.number,
+            intended_ns: u64::try_from(due.at.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Its receipt came: durable at `seq`.
+    pub fn acknowledged(&self, due: Due, seq: u64) {
+        lock(&self.publish).record(self.since(due.at));
+        self.group(due.sender.group).acknowledged(message(due), seq);
+    }
+
+    /// It was refused for good, or never left its client.
+    pub fn refused(&self, due: Due) {
+        self.group(due.sender.group).refused(message(due));
+    }
+
+    /// A member's app got the message at `seq`; its latency counts where it is `timed`.
+    pub fn delivered(&self, member: MemberId, seq: u64, bytes: &[u8], timed: bool) {
+        let content = match Payload::decode(bytes, self.run, member.group) {
+            Ok(received) => {
+                if timed {
+                    lock(&self.delivery)
+                        .record(self.since(Duration::from_nanos(received.payload.intended_ns)));
+                }
+                let Payload { sender, number, .. } = received.payload;
+                Content::Whole { message: MessageId { sender, number }, checksum: received.checksum }
+            }
+            Err(_) => Content::Corrupt,
+        };
+        self.group(member.group).delivered(member.member, seq, content);
+    }
+
+    /// How many places a member is behind the one that is furthest.
+    #[must_use]
+    pub fn behind(&self, member: MemberId) -> u64 {
+        self.group(member.group).behind(member.member)
+    }
+
+    /// What is still to come, over all groups.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let mut progress = Progress::default();
+        for group in &self.groups {
+            let (owed, unanswered) = lock(group).outstanding();
+            progress.owed += owed;
+            progress.unanswered += unanswered;
+        }
+        progress
+    }
+
+    /// What has happened so far, over all groups.
+    #[must_use]
+    pub fn so_far(&self) -> Verdict {
+        let mut verdict = Verdict::default();
+        for group in &self.groups {
+            verdict.add(lock(group).so_far().clone());
+        }
+        verdict
+    }
+
+    /// From the intended moment to the receipt.
+    #[must_use]
+    pub fn publish_latency(&self) -> Quantiles {
+        lock(&self.publish).quantiles()
+    }
+
+    /// From the intended moment to an app.
+    #[must_use]
+    pub fn delivery_latency(&self) -> Quantiles {
+        lock(&self.delivery).quantiles()
+    }
+
+    /// The verdict, once nothing more will come: the judge forgets all it knew.
+    #[must_use]
+    pub fn finish(&self) -> Verdict {
+        let mut verdict = Verdict::default();
+        for group in &self.groups {
+            let checker = std::mem::replace(&mut *lock(group), GroupChecker::new("", 0));
+            verdict.add(checker.finish());
+        }
+        verdict
+    }
+
+    fn group(&self, number: u32) -> MutexGuard<'_, GroupChecker> {
+        lock(&self.groups[number as usize])
+    }
+
+    fn since(&self, intended: Duration) -> Duration {
+        self.begun.elapsed().saturating_sub(intended)
+    }
+}
+
+fn message(due: Due) -> MessageId {
+    MessageId { sender: due.sender.member, number: due.number }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::{options::Sabotage, plan::Shape, report::Report, sabotage::Saboteur};
+
+    /// A perfect group of three, with what one member gets spoilt on the way to the judge.
+    fn run(how: Option<Sabotage>) -> Report {
+        let shape = Shape { groups: 1, members: 3 };
+        let plan = Plan::new(&[shape], Duration::from_secs(1), 0.0, 0.0, 1);
+        let judge = Judge::new(1, Instant::now(), &plan);
+        let mut saboteur = how.map(Saboteur::new);
+        for (due, seq) in plan.messages(10.0).zip(1..) {
+            let bytes = judge.send(due).encode(128);
+            judge.acknowledged(due, seq);
+            for member in 0..3 {
+                let deliveries = match &mut saboteur {
+                    Some(saboteur) if member == 1 => saboteur.pass((seq, bytes.clone())),
+                    _ => vec![(seq, bytes.clone())],
+                };
+                for (seq, bytes) in deliveries {
+                    judge.delivered(MemberId { group: 0, member }, seq, &bytes, true);
+                }
+            }
+        }
+        let mut report = Report::default();
+        report.judge(judge.finish());
+        report
+    }
+
+    #[test]
+    fn a_run_without_sabotage_passes() {
+        let report = run(None);
+        assert!(report.passed, "{report}");
+        assert_eq!((report.acknowledged, report.deliveries), (10, 30));
+    }
+
+    #[test]
+    fn a_run_with_any_sabotage_fails_for_what_was_done() {
+        for &how in Sabotage::value_variants() {
+            let report = run(Some(how));
+            assert!(!report.passed, "{how:?}: {report}");
+            let counts = [report.lost, report.duplicated, report.reordered, report.corrupted];
+            let mut expected = [0; 4];
+            expected[how as usize] = 1;
+            assert_eq!(counts, expected, "lost, doubled, out of order, corrupt after {how:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What to run.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    payload::PAYLOAD_BYTES_MIN,
+    plan::{Plan, Shape},
+};
+
+const GROUPS: u32 = 1;
+const MEMBERS: u32 = 10;
+
+/// A run: who is there, what they send, and what is done to them.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// The node's address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4433")]
+    pub node: String,
+    /// The node's data folder: its keys sign the clients' tokens
+    #[arg(long, value_name = "DIR", default_value = "shoal-data")]
+    pub data: PathBuf,
+    /// How many groups [default: 1, or none where --shape is given]
+    #[arg(long, value_name = "N")]
+    pub groups: Option<u32>,
+    /// Members of each group, each a client with a connection of its own [default: 10]
+    #[arg(long, value_name = "M")]
+    pub members: Option<u32>,
+    /// Further groups, as in --shape 10x10 --shape 3x300: ten of 10 members and three of 300
+    #[arg(long = "shape", value_name = "NxM")]
+    pub shapes: Vec<Shape>,
+    /// Messages a second over all groups
+    #[arg(long, value_name = "R", default_value_t = 50.0)]
+    pub rate: f64,
+    /// How long to send
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Bytes of a message; at least 40, which hold what it is checked by
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
+    pub payload: usize,
+    /// How many in a hundred clients stop reading for a while, again and again
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent)]
+    pub slow: f64,
+    /// How many in a hundred clients leave, and come back with what they saved, again and again
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent)]
+    pub churn: f64,
+    /// Repeats the plan of a run [default: at random, and told in the report]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// How long to wait, after the last message, for everything acknowledged to arrive
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub drain: Duration,
+    /// Clients that connect at the same time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connecting: u32,
+    /// Spoils one client's deliveries, to show that the judge bites
+    #[arg(long, value_name = "HOW", hide = true)]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// What is done to one delivery of one client before it is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sabotage {
+    /// It is left out.
+    Drop,
+    /// It comes twice.
+    Double,
+    /// It comes after the next one.
+    Swap,
+    /// One of its bits is flipped.
+    Corrupt,
+}
+
+impl Options {
+    /// A short run against a node on this machine, with what the command takes by itself.
+    #[must_use]
+    pub fn new(node: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        Self {
+            node: node.into(),
+            data: data.into(),
+            groups: None,
+            members: None,
+            shapes: Vec::new(),
+            rate: 50.0,
+            duration: Duration::from_secs(30),
+            payload: 128,
+            slow: 0.0,
+            churn: 0.0,
+            seed: None,
+            drain: Duration::from_secs(60),
+            connecting: 32,
+            sabotage: None,
+        }
+    }
+
+    /// Its plan, with this seed.
+    #[must_use]
+    pub fn plan(&self, seed: u64) -> Plan {
+        Plan::new(&self.all_shapes(), self.duration, self.slow, self.churn, seed)
+    }
+
+    fn all_shapes(&self) -> Vec<Shape> {
+        let mut shapes = self.shapes.clone();
+        if shapes.is_empty() || self.groups.is_some() {
+            let groups = self.groups.unwrap_or(GROUPS);
+            shapes.insert(0, Shape { groups, members: self.members.unwrap_or(MEMBERS) });
+        }
+        shapes
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("from 0 to 100".into()) }
+}
+
+fn payload_bytes(text: &str) -> Result<usize, String> {
+    let bytes: usize = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if bytes >= PAYLOAD_BYTES_MIN { Ok(bytes) } else { Err(format!("at least {PAYLOAD_BYTES_MIN}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(change: impl FnOnce(&mut Options)) -> Vec<u32> {
+        let mut options = Options::new("127.0.0.1:1", "data");
+        change(&mut options);
+        options.plan(1).groups().to_vec()
+    }
+
+    #[test]
+    fn groups_and_shapes_go_together() {
+        let shape = Shape { groups: 2, members: 30 };
+        assert_eq!(groups(|_| ()), [10]);
+        assert_eq!(groups(|options| options.groups = Some(3)), [10, 10, 10]);
+        assert_eq!(groups(|options| options.members = Some(5)), [5]);
+        assert_eq!(groups(|options| options.shapes = vec![shape]), [30, 30]);
+        assert_eq!(
+            groups(
+                |options| (options.groups, options.members, options.shapes) = (Some(1), Some(4), vec![shape])
+            ),
+            [4, 30, 30]
+        );
+    }
+}
