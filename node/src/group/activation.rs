@@ -10,9 +10,9 @@ use shoal_protocol::{
 
 use super::{
     home::{Entry, Home, sender_of},
+    input::Reply,
     member_list::MemberList,
     sub_group::{ALL_SLOTS, SubGroup},
-    worker::Reply,
 };
 use crate::{
     config::GroupLimits,
@@ -151,7 +151,12 @@ async fn senders(
     .await?;
     let mut senders = BTreeMap::new();
     for (sender, sent) in sent {
-        let mut numbers = store.sender(group, &sender).await.map_err(refusal)?.unwrap_or_default();
+        let row = store.sender(group, &sender).await.map_err(refusal)?;
+        if row.is_none() && sent.first().is_some_and(|(number, _)| *number > 1) {
+            // It expired since: its row is gone on purpose.
+            continue;
+        }
+        let mut numbers = row.unwrap_or_default();
         fold(&mut numbers, &sent)?;
         senders.insert(sender, numbers);
     }

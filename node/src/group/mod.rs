@@ -15,13 +15,23 @@ mod sub_group;
 
 mod activation;
 
+mod attach;
+
 mod notices;
+
+mod input;
+
+mod loads;
+
+mod tails;
 
 mod worker;
 
+mod view;
+
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -37,8 +47,12 @@ use crate::{
     delivery::{Attachment, Signal, Tail},
     store::{Create, MemberRow, Store, StoreError},
 };
+use input::Input;
 use sub_group::Now;
-use worker::{Input, Worker};
+use tails::Tails;
+use worker::Worker;
+
+pub use view::Views;
 
 /// Who asks: a user, and whether their token makes them an administrator of the service.
 #[derive(Debug, Clone)]
@@ -348,35 +362,6 @@ impl Groups {
             self.0.emptied.notify_one();
         }
         true
-    }
-}
-
-/// The tails that somebody holds.
-#[derive(Debug, Default)]
-struct Tails {
-    held: BTreeMap<GroupId, Weak<Tail>>,
-    /// How many there may be before those that nobody holds are looked for.
-    sweep_at: usize,
-}
-
-impl Tails {
-    const SWEEP_LEAST: usize = 1024;
-
-    fn get(&self, group: GroupId) -> Option<Arc<Tail>> {
-        self.held.get(&group).and_then(Weak::upgrade)
-    }
-
-    fn open(&mut self, group: GroupId, new: impl FnOnce() -> Tail) -> Arc<Tail> {
-        if let Some(tail) = self.get(group) {
-            return tail;
-        }
-        if self.held.len() >= self.sweep_at {
-            self.held.retain(|_, tail| tail.strong_count() > 0);
-            self.sweep_at = (self.held.len() * 2).max(Self::SWEEP_LEAST);
-        }
-        let tail = Arc::new(new());
-        self.held.insert(group, Arc::downgrade(&tail));
-        tail
     }
 }
 

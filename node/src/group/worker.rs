@@ -1,92 +1,36 @@
 //! One task for each group that is awake on this node: the shell round its home and sub-group.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use shoal_protocol::{Code, GroupId, Incarnation, Outcome, Refusal, SenderId, Seq, UserId, wire};
+use shoal_protocol::{Code, GroupId, Refusal, SenderId, Seq, UserId, wire};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
-use wire::{member_change::Kind, receipt};
+use wire::member_change::Kind;
 
 use super::{
-    Actor, Follow, Followed, From, Groups, Publish,
-    activation::{self, Active, decode, refusal},
+    Follow, Followed, Groups,
+    activation::{self, Active, refusal},
+    attach::attach,
     home::{Answer, Effect, Entry, Home, LoadedRecord, LoadedSender},
-    judgement::{Judged, Numbered},
-    notices,
+    input::{Input, Reply, split},
+    judgement::Judged,
+    loads, notices,
     sub_group::{Now, SubGroup},
 };
 use crate::{
     delivery::Tail,
-    store::{AppendError, Create, ReadLimit, Store},
+    store::{AppendError, Create, MemberRow, Store},
 };
-
-/// What a worker is asked.
-#[derive(Debug)]
-pub(super) enum Input {
-    Publish(Publish),
-    Follow(Follow, oneshot::Sender<Result<Followed, Refusal>>),
-    Change(Actor, wire::change::Body, oneshot::Sender<Result<wire::Changed, Refusal>>),
-    Notice(UserId, wire::Notice, oneshot::Sender<Result<(), Refusal>>),
-    /// Finish what a crash interrupted.
-    Wake,
-}
-
-impl Input {
-    /// Answers with a refusal.
-    pub(super) fn refuse(self, refusal: Refusal) {
-        match self {
-            Self::Publish(publish) => {
-                let group = publish.group;
-                let (_, reply) = split(publish);
-                reply.answer(group, Answer::Refused(refusal));
-            }
-            // Whoever does not wait for the answer any more does not need it.
-            Self::Follow(_, to) => drop(to.send(Err(refusal))),
-            Self::Change(_, _, to) => drop(to.send(Err(refusal))),
-            Self::Notice(_, _, to) => drop(to.send(Err(refusal))),
-            Self::Wake => {}
-        }
-    }
-}
-
-/// Where an answer goes.
-#[derive(Debug)]
-pub(super) enum Reply {
-    Receipt { to: mpsc::OwnedPermit<wire::Receipt>, incarnation: Incarnation, number: u64 },
-    Changed(oneshot::Sender<Result<wire::Changed, Refusal>>),
-    Noticed(oneshot::Sender<Result<(), Refusal>>),
-}
-
-impl Reply {
-    fn answer(self, group: GroupId, answer: Answer) {
-        let Self::Receipt { to, incarnation, number } = self else {
-            unreachable!("only a message is answered with a receipt");
-        };
-        let refused = |refusal: Refusal, consumed| {
-            receipt::Outcome::Refused(wire::Refused { why: Some(refusal.into()), consumed })
-        };
-        let outcome = match answer {
-            Answer::Outcome(Outcome::Committed { seq }) => {
-                receipt::Outcome::Committed(wire::Committed { seq: seq.get() })
-            }
-            Answer::Outcome(Outcome::Refused(code)) => refused(Refusal::new(code, "refused"), true),
-            Answer::OutOfOrder { expected } => receipt::Outcome::OutOfOrder(wire::OutOfOrder { expected }),
-            Answer::Refused(refusal) => refused(refusal, false),
-        };
-        let group = group.to_wire();
-        to.send(wire::Receipt { group, incarnation: incarnation.0, number, outcome: Some(outcome) });
-    }
-}
 
 /// What a worker has waited for.
 enum Done {
     Appended(Result<(), AppendError>),
     Sender(SenderId, Result<LoadedSender, Refusal>),
     Record { sender: SenderId, as_of: Seq, loaded: Result<LoadedRecord, Refusal> },
-    Members(Result<Vec<crate::store::MemberRow>, Refusal>),
+    Members(Result<Vec<MemberRow>, Refusal>),
     NoticesSent(Seq),
 }
 
@@ -278,7 +222,7 @@ impl Worker {
         }
         let users: Vec<_> = users.cloned().collect();
         let rows = self.store.members(self.group, &users).await.map_err(refusal)?;
-        let joined = |row: crate::store::MemberRow| (row.role != wire::Role::None).then_some(row.joined);
+        let joined = |row: MemberRow| (row.role != wire::Role::None).then_some(row.joined);
         Ok((tail, rows.into_iter().map(|row| row.and_then(joined)).collect()))
     }
 
@@ -351,13 +295,13 @@ impl Worker {
                 unreachable!("an answer goes where its question came from")
             }
             Effect::LoadSender(id) => self.jobs.push(Box::pin(async move {
-                let loaded = load_sender(&store, group, &id).await;
+                let loaded = loads::sender(&store, group, &id).await;
                 Done::Sender(id, loaded)
             })),
             Effect::LoadRecord { sender, record, with_edits } => {
                 let as_of = self.awake.as_ref().map_or(Seq::FIRST, |awake| awake.home.durable());
                 self.jobs.push(Box::pin(async move {
-                    let loaded = load_record(&store, group, record, with_edits).await;
+                    let loaded = loads::record(&store, group, record, with_edits).await;
                     Done::Record { sender, as_of, loaded }
                 }));
             }
@@ -488,62 +432,8 @@ impl Awake {
     }
 }
 
-fn split(publish: Publish) -> (Numbered, Reply) {
-    let Publish { sender, number, message, receipt, .. } = publish;
-    let reply = Reply::Receipt { to: receipt, incarnation: sender.incarnation, number };
-    (Numbered { sender, number, message }, reply)
-}
-
-/// Attaches a cursor of a user who joined at `joined`.
-fn attach(tail: &Arc<Tail>, follow: Follow, joined: Option<Seq>) -> Result<Followed, Refusal> {
-    let joined = joined.ok_or_else(|| Refusal::new(Code::NotMember, "you are not a member of this group"))?;
-    let at = tail.tail();
-    let from = match follow.from {
-        From::Watermark(watermark) if watermark > at => {
-            tracing::error!(
-                group = %follow.group, user = %follow.signal.user(), %watermark, tail = %at,
-                "a client has seen more of this group than there is"
-            );
-            let reason = format!("your watermark is {watermark}, the tail is {at}");
-            return Err(Refusal::new(Code::WatermarkAhead, reason));
-        }
-        From::Watermark(watermark) => watermark.max(joined),
-        From::Join => joined,
-        From::Tail => at,
-    };
-    let attachment = tail.attach(follow.signal, follow.cursor, from);
-    Ok(Followed { tail: tail.clone(), attachment, from, at })
-}
-
-fn gone(changes: &wire::MemberChanges) -> std::collections::BTreeSet<&str> {
+fn gone(changes: &wire::MemberChanges) -> BTreeSet<&str> {
     let is_gone =
         |change: &&wire::MemberChange| matches!(change.kind(), Kind::Left | Kind::Removed | Kind::Banned);
     changes.changes.iter().filter(is_gone).map(|change| change.user.as_str()).collect()
-}
-
-async fn load_sender(store: &Arc<dyn Store>, group: GroupId, id: &SenderId) -> Result<LoadedSender, Refusal> {
-    let numbers = store.sender(group, id).await.map_err(refusal)?;
-    let siblings = if numbers.is_some() || group.is_own() {
-        Vec::new()
-    } else {
-        store.senders_of(group, &id.user).await.map_err(refusal)?
-    };
-    Ok(LoadedSender { numbers, siblings })
-}
-
-async fn load_record(
-    store: &Arc<dyn Store>,
-    group: GroupId,
-    seq: Seq,
-    with_edits: bool,
-) -> Result<LoadedRecord, Refusal> {
-    let edits = if with_edits { store.edits_of(group, seq).await.map_err(refusal)? } else { Vec::new() };
-    let mut records = Vec::new();
-    for seq in [seq].into_iter().chain(edits) {
-        let page =
-            store.read(group, seq, ReadLimit { records_max: 1, bytes_max: 0 }).await.map_err(refusal)?;
-        records.extend(page.into_iter().next().map(decode).transpose()?);
-    }
-    let mut records = records.into_iter();
-    Ok(LoadedRecord { record: records.next(), edits: records.collect() })
 }

@@ -67,7 +67,12 @@ impl World {
         SenderId { user: id(user), device: DeviceId(1), incarnation: self.incarnation() }
     }
 
-    pub(crate) async fn change(&self, actor: &str, group: GroupId, body: Body) -> Result<wire::Changed, Refusal> {
+    pub(crate) async fn change(
+        &self,
+        actor: &str,
+        group: GroupId,
+        body: Body,
+    ) -> Result<wire::Changed, Refusal> {
         let actor = Actor { user: id(actor), admin: false };
         self.groups.change(actor, wire::Change { group: group.to_wire(), body: Some(body) }).await
     }
@@ -79,7 +84,13 @@ impl World {
     }
 
     /// Publishes and waits for the receipt.
-    pub(crate) async fn publish(&self, group: GroupId, sender: &SenderId, number: u64, text: &str) -> Outcome {
+    pub(crate) async fn publish(
+        &self,
+        group: GroupId,
+        sender: &SenderId,
+        number: u64,
+        text: &str,
+    ) -> Outcome {
         self.publish_message(group, sender, number, text_message(text)).await
     }
 

@@ -162,12 +162,13 @@ impl<R> Home<R> {
         if sender.is_known || sender.siblings.len() < most {
             return true;
         }
-        let siblings = std::mem::take(&mut sender.siblings);
-        let oldest = siblings.into_iter().min_by_key(|sibling| sibling.incarnation);
-        let Some(oldest) = oldest.filter(|oldest| !may_begin(oldest.incarnation, now, &self.limits)) else {
+        let mut siblings = std::mem::take(&mut sender.siblings);
+        siblings.retain(|sibling| !may_begin(sibling.incarnation, now, &self.limits));
+        siblings.sort_by_key(|sibling| sibling.incarnation);
+        let Some(oldest) = siblings.into_iter().find(|sibling| self.senders.forget(sibling)) else {
             return false;
         };
-        self.senders.unload(&oldest);
+        self.gathering.senders.retain(|(sender, _)| *sender != oldest);
         self.gathering.senders_expired.push(oldest);
         true
     }

@@ -44,11 +44,10 @@ impl<R> Home<R> {
         let id = judged.publish.sender.clone();
         let with_edits = judged.publish.message.kind() == Kind::Recall;
         let unsettled = self.references.changed_since(target, self.durable);
-        let Some(sender) = self.senders.get(&id) else { return };
         if unsettled {
-            sender.waits = Waits::Append(judged);
+            self.senders.wait(Waits::Append(judged), id);
         } else {
-            sender.waits = Waits::Record(judged);
+            self.senders.wait(Waits::Record(judged), id.clone());
             self.effects.push_back(Effect::LoadRecord { sender: id, record: target, with_edits });
         }
     }
@@ -62,8 +61,7 @@ impl<R> Home<R> {
         loaded: Result<LoadedRecord, Refusal>,
         now: Now,
     ) {
-        let Some(sender) = self.senders.get(id) else { return };
-        let Waits::Record(judged) = std::mem::replace(&mut sender.waits, Waits::Nothing) else { return };
+        let Some(judged) = self.senders.end_wait(id) else { return };
         match loaded {
             Err(why) => self.answer(judged.reply, Answer::Refused(why)),
             Ok(loaded) => {

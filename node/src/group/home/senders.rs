@@ -1,7 +1,7 @@
 //! Senders' numbers: loaded when they are first needed, folded from the records since the last
 //! checkpoint, written back at the next.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shoal_protocol::{DeviceId, GroupId, Incarnation, Outcome, SenderId, SenderNumbers, UserId, wire};
 
@@ -36,7 +36,7 @@ pub(super) struct Sender<R> {
     pub(super) is_known: bool,
     /// Its user's other incarnations, as of the load.
     pub(super) siblings: Vec<SenderId>,
-    pub(super) waits: Waits<R>,
+    waits: Waits<R>,
     pub(super) parked: VecDeque<Parked<R>>,
     is_dirty: bool,
     /// Something came for it since the last checkpoint.
@@ -62,6 +62,11 @@ impl<R> Sender<R> {
         matches!(self.waits, Waits::Nothing)
     }
 
+    /// Nothing of it is under way.
+    fn is_settled(&self) -> bool {
+        self.is_ready() && self.parked.is_empty() && self.durable == self.numbers.last()
+    }
+
     /// Records an outcome that gathers.
     pub(super) fn record(&mut self, number: u64, outcome: Outcome) {
         self.numbers.record(number, outcome);
@@ -80,13 +85,16 @@ impl<R> Sender<R> {
 #[derive(Debug)]
 pub(super) struct Senders<R> {
     known: BTreeMap<SenderId, Sender<R>>,
+    /// Those that wait for something.
+    waiting: BTreeSet<SenderId>,
 }
 
 impl<R> Senders<R> {
     /// With the numbers of everyone who has sent since the last checkpoint.
     pub(super) fn new(since_checkpoint: BTreeMap<SenderId, SenderNumbers>) -> Self {
         let dirty = |numbers| Sender { is_dirty: true, ..Sender::new(numbers, Waits::Nothing) };
-        Self { known: since_checkpoint.into_iter().map(|(id, numbers)| (id, dirty(numbers))).collect() }
+        let known = since_checkpoint.into_iter().map(|(id, numbers)| (id, dirty(numbers))).collect();
+        Self { known, waiting: BTreeSet::new() }
     }
 
     pub(super) fn get(&mut self, id: &SenderId) -> Option<&mut Sender<R>> {
@@ -98,14 +106,34 @@ impl<R> Senders<R> {
         let load = !self.known.contains_key(id);
         if load {
             self.known.insert(id.clone(), Sender::new(SenderNumbers::new(), Waits::Row));
+            self.waiting.insert(id.clone());
         }
         let sender = self.known.get_mut(id).expect("it was there or has been inserted");
         sender.is_used = true;
         (sender, load)
     }
 
+    /// The sender waits for what this message needs.
+    pub(super) fn wait(&mut self, waits: Waits<R>, id: SenderId) {
+        if let Some(sender) = self.known.get_mut(&id) {
+            sender.waits = waits;
+            self.waiting.insert(id);
+        }
+    }
+
+    /// What the sender has waited for has come: the message that needed it.
+    pub(super) fn end_wait(&mut self, id: &SenderId) -> Option<Judged<R>> {
+        self.waiting.remove(id);
+        let sender = self.known.get_mut(id)?;
+        match std::mem::replace(&mut sender.waits, Waits::Nothing) {
+            Waits::Record(judged) | Waits::Append(judged) => Some(judged),
+            Waits::Nothing | Waits::Row => None,
+        }
+    }
+
     /// The row has been read.
     pub(super) fn loaded(&mut self, id: &SenderId, loaded: LoadedSender) {
+        self.waiting.remove(id);
         if let Some(sender) = self.known.get_mut(id) {
             let parked = std::mem::take(&mut sender.parked);
             let numbers = loaded.numbers.unwrap_or_default();
@@ -120,7 +148,17 @@ impl<R> Senders<R> {
 
     /// The row could not be read: forgets the sender and gives back what waited for it.
     pub(super) fn unload(&mut self, id: &SenderId) -> VecDeque<Parked<R>> {
+        self.waiting.remove(id);
         self.known.remove(id).map(|sender| sender.parked).unwrap_or_default()
+    }
+
+    /// Lets go of a sender that has expired, unless something of it is under way.
+    pub(super) fn forget(&mut self, id: &SenderId) -> bool {
+        let is_settled = self.known.get(id).is_none_or(Sender::is_settled);
+        if is_settled {
+            self.known.remove(id);
+        }
+        is_settled
     }
 
     pub(super) fn set_durable(&mut self, id: &SenderId, number: u64) {
@@ -129,21 +167,18 @@ impl<R> Senders<R> {
         }
     }
 
-    /// Those whose message waits for the append under way.
+    /// Messages that have waited for the append under way.
     pub(super) fn take_waiting_for_append(&mut self) -> Vec<Judged<R>> {
-        let mut waiting = Vec::new();
-        for sender in self.known.values_mut() {
-            if matches!(sender.waits, Waits::Append(_))
-                && let Waits::Append(judged) = std::mem::replace(&mut sender.waits, Waits::Nothing)
-            {
-                waiting.push(judged);
-            }
-        }
-        waiting
+        let waits_for_append = |id: &&SenderId| {
+            self.known.get(*id).is_some_and(|sender| matches!(sender.waits, Waits::Append(_)))
+        };
+        let ids: Vec<_> = self.waiting.iter().filter(waits_for_append).cloned().collect();
+        ids.iter().filter_map(|id| self.end_wait(id)).collect()
     }
 
+    /// Nobody waits for anything.
     pub(super) fn are_ready(&self) -> bool {
-        self.known.values().all(|sender| matches!(sender.waits, Waits::Nothing))
+        self.waiting.is_empty()
     }
 
     pub(super) fn are_dirty(&self) -> bool {
@@ -155,8 +190,7 @@ impl<R> Senders<R> {
     pub(super) fn checkpoint(&mut self) -> Vec<(SenderId, SenderNumbers)> {
         let mut dirty = Vec::new();
         self.known.retain(|id, sender| {
-            let is_settled = sender.is_ready() && sender.durable == sender.numbers.last();
-            let keep = sender.is_dirty || sender.is_used || !is_settled;
+            let keep = sender.is_dirty || sender.is_used || !sender.is_settled();
             sender.is_used = false;
             if std::mem::take(&mut sender.is_dirty) {
                 dirty.push((id.clone(), sender.numbers.clone()));

@@ -1,0 +1,72 @@
+//! What a group's worker is asked, and where its answers go.
+
+use shoal_protocol::{GroupId, Incarnation, Outcome, Refusal, UserId, wire};
+use tokio::sync::{mpsc, oneshot};
+use wire::receipt;
+
+use super::{Actor, Follow, Followed, Publish, home::Answer, judgement::Numbered};
+
+/// What a worker is asked.
+#[derive(Debug)]
+pub(super) enum Input {
+    Publish(Publish),
+    Follow(Follow, oneshot::Sender<Result<Followed, Refusal>>),
+    Change(Actor, wire::change::Body, oneshot::Sender<Result<wire::Changed, Refusal>>),
+    Notice(UserId, wire::Notice, oneshot::Sender<Result<(), Refusal>>),
+    /// Finish what a crash interrupted.
+    Wake,
+}
+
+impl Input {
+    /// Answers with a refusal.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        match self {
+            Self::Publish(publish) => {
+                let group = publish.group;
+                let (_, reply) = split(publish);
+                reply.answer(group, Answer::Refused(refusal));
+            }
+            // Whoever does not wait for the answer any more does not need it.
+            Self::Follow(_, to) => drop(to.send(Err(refusal))),
+            Self::Change(_, _, to) => drop(to.send(Err(refusal))),
+            Self::Notice(_, _, to) => drop(to.send(Err(refusal))),
+            Self::Wake => {}
+        }
+    }
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Receipt { to: mpsc::OwnedPermit<wire::Receipt>, incarnation: Incarnation, number: u64 },
+    Changed(oneshot::Sender<Result<wire::Changed, Refusal>>),
+    Noticed(oneshot::Sender<Result<(), Refusal>>),
+}
+
+impl Reply {
+    pub(super) fn answer(self, group: GroupId, answer: Answer) {
+        let Self::Receipt { to, incarnation, number } = self else {
+            unreachable!("only a message is answered with a receipt");
+        };
+        let refused = |refusal: Refusal, consumed| {
+            receipt::Outcome::Refused(wire::Refused { why: Some(refusal.into()), consumed })
+        };
+        let outcome = match answer {
+            Answer::Outcome(Outcome::Committed { seq }) => {
+                receipt::Outcome::Committed(wire::Committed { seq: seq.get() })
+            }
+            Answer::Outcome(Outcome::Refused(code)) => refused(Refusal::new(code, "refused"), true),
+            Answer::OutOfOrder { expected } => receipt::Outcome::OutOfOrder(wire::OutOfOrder { expected }),
+            Answer::Refused(refusal) => refused(refusal, false),
+        };
+        let group = group.to_wire();
+        to.send(wire::Receipt { group, incarnation: incarnation.0, number, outcome: Some(outcome) });
+    }
+}
+
+/// A message, and where its receipt goes.
+pub(super) fn split(publish: Publish) -> (Numbered, Reply) {
+    let Publish { sender, number, message, receipt, .. } = publish;
+    let reply = Reply::Receipt { to: receipt, incarnation: sender.incarnation, number };
+    (Numbered { sender, number, message }, reply)
+}
