@@ -135,7 +135,8 @@ pub struct AccessLimits {
     pub accept_burst: u32,
     /// A connection must have said hello after so long, in milliseconds.
     pub hello_ms: u64,
-    /// How often a client is asked to send a heartbeat, in milliseconds.
+    /// How often a client is asked to send a heartbeat, in milliseconds; with each, delivery streams
+    /// that were not used since the last are finished.
     pub heartbeat_ms: u32,
     /// Heartbeats missed, after which a session is closed.
     pub heartbeats_missed_max: u32,
@@ -155,10 +156,12 @@ pub struct AccessLimits {
     pub publish_burst: u32,
     /// Requests of one session at once.
     pub requests_max: usize,
+    /// Requests and control frames a second of one session, lasting; more wait.
+    pub request_rate_per_second: u32,
+    /// Requests and control frames of one session at once.
+    pub request_burst: u32,
     /// Delivery streams of one session at once; above, the one unused longest makes room.
     pub delivery_streams_max: usize,
-    /// A delivery stream unused for so long is finished, in milliseconds.
-    pub delivery_idle_ms: u64,
     /// Bytes written for one group before the session's next group has its turn.
     pub delivery_turn_bytes: usize,
     /// Records in a page that is read from the store for sessions far behind.
@@ -207,8 +210,9 @@ impl Default for AccessLimits {
             publish_rate_per_second: 1_000,
             publish_burst: 2_000,
             requests_max: 8,
+            request_rate_per_second: 100,
+            request_burst: 1_000,
             delivery_streams_max: 64,
-            delivery_idle_ms: 30_000,
             delivery_turn_bytes: 64 << 10,
             page_records_max: 128,
             page_bytes_max: 256 << 10,
@@ -239,12 +243,6 @@ impl AccessLimits {
         // Half an interval more: the last heartbeat counted may be on its way.
         let interval = Duration::from_millis(self.heartbeat_ms.into());
         interval * self.heartbeats_missed_max + interval / 2
-    }
-
-    /// [`Self::delivery_idle_ms`].
-    #[must_use]
-    pub fn delivery_idle(&self) -> Duration {
-        Duration::from_millis(self.delivery_idle_ms)
     }
 }
 

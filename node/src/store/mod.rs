@@ -6,9 +6,30 @@
 
 mod write;
 
-mod model;
+pub mod fjall;
+
+mod committer;
+
+mod staged;
+
+mod encode;
+
+mod codec;
+
+mod engine;
+
+mod open;
+
+mod journal;
+
+mod witness;
 
 pub mod memory;
+
+mod model;
+
+#[cfg(test)]
+mod conformance;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +37,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId, wire};
 
+pub use self::{fjall::FjallStore, open::OpenError};
 pub use memory::{MemoryDisk, MemoryFault, MemoryStore, MemoryTiming};
 
 /// A number in the group's row that only grows: a write under an old one is refused.

@@ -1,0 +1,228 @@
+//! The embedded store: [`Store`] on the log-structured engine fjall. README.md beside this file
+//! says why that one, and what was measured.
+//!
+//! A record is one key, (group, Seq), and publishing writes nothing else: a group's tail is behind
+//! its last key, found once when the group wakes and kept in memory from then on. All writes go
+//! through one thread ([`super::committer`]); reads are of snapshots, and never wait for it.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::Path,
+    sync::{Arc, OnceLock},
+    thread::JoinHandle,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fjall::{Database, Keyspace, PersistMode};
+use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Append, AppendError, Create, CursorRaise, Cursors, GroupRow, MemberRow, ReadLimit, Setting, Store,
+    StoreError,
+    committer::{Committer, Request, Stopped},
+    encode,
+    engine::View,
+    open::{self, OpenError, Opened},
+    staged::Staged,
+};
+use crate::config::StoreLimits;
+
+/// The embedded store. Dropping it writes what was accepted and waits for the thread that does.
+pub struct FjallStore {
+    requests: Option<mpsc::Sender<Request>>,
+    committer: Option<JoinHandle<()>>,
+    stopped: Stopped,
+    keyspace: Keyspace,
+    database: Database,
+    /// After the database: the folder is free once everything is closed.
+    _lock: File,
+}
+
+impl FjallStore {
+    /// Opens a folder, or makes a store in it.
+    ///
+    /// # Errors
+    /// Where the folder is in use, or where not everything is there that was ever acknowledged.
+    pub fn open(dir: &Path, limits: &StoreLimits) -> Result<Self, OpenError> {
+        Self::open_with(dir, limits, Some(PersistMode::SyncData))
+    }
+
+    /// For tests that must see what a missing sync costs.
+    #[doc(hidden)]
+    pub fn open_without_sync(dir: &Path, limits: &StoreLimits) -> Result<Self, OpenError> {
+        Self::open_with(dir, limits, Some(PersistMode::Buffer))
+    }
+
+    fn open_with(dir: &Path, limits: &StoreLimits, sync: Option<PersistMode>) -> Result<Self, OpenError> {
+        let Opened { database, keyspace, witness, commit, lock } = open::open(dir, limits)?;
+        let (requests, receiver) = mpsc::channel(limits.appends_max.max(1));
+        let stopped: Stopped = Arc::new(OnceLock::new());
+        let committer = Committer {
+            requests: receiver,
+            staged: Staged::new(database.clone(), keyspace.clone(), limits.active_groups_max),
+            database: database.clone(),
+            keyspace: keyspace.clone(),
+            witness,
+            commit,
+            stopped: Arc::clone(&stopped),
+            sync,
+        };
+        let committer = std::thread::Builder::new().name("shoal-store".into()).spawn(|| committer.run());
+        let committer = committer.map_err(|error| OpenError::Io { path: dir.to_owned(), error })?;
+        let (requests, committer) = (Some(requests), Some(committer));
+        Ok(Self { requests, committer, stopped, keyspace, database, _lock: lock })
+    }
+
+    async fn request<T, E: From<StoreError>>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Request,
+        unanswered: impl FnOnce(StoreError) -> E,
+    ) -> Result<T, E> {
+        self.health()?;
+        let (answer, answered) = oneshot::channel();
+        let requests = self.requests.as_ref().expect("the channel is closed by drop alone");
+        if requests.send(request(answer)).await.is_err() {
+            return Err(self.gone().into());
+        }
+        answered.await.unwrap_or_else(|_| Err(unanswered(self.gone())))
+    }
+
+    fn gone(&self) -> StoreError {
+        self.stopped
+            .get()
+            .cloned()
+            .unwrap_or_else(|| StoreError::Stopped("the thread that commits is gone".into()))
+    }
+
+    /// A read may wait for the disk, and so is done where that holds up nobody.
+    async fn view<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let view = View { snapshot: self.database.snapshot(), keyspace: self.keyspace.clone() };
+        let read = tokio::task::spawn_blocking(move || read(&view)).await;
+        read.unwrap_or_else(|error| {
+            Err(if error.is_panic() {
+                StoreError::Corrupt("the engine panicked on what it read".into())
+            } else {
+                StoreError::Unavailable("the node is shutting down".into())
+            })
+        })
+    }
+}
+
+impl Drop for FjallStore {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(committer) = self.committer.take() {
+            // It has said why, if it panicked.
+            drop(committer.join());
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FjallStore {
+    async fn activate(&self, group: GroupId, create: Option<Create>) -> Result<Option<GroupRow>, StoreError> {
+        self.request(|answer| Request::Activate { group, create, answer }, |gone| gone).await
+    }
+
+    async fn append(&self, append: Append) -> Result<(), AppendError> {
+        append.assert_refers_below_tail();
+        let append = Box::new(encode::encode(append));
+        let unknown = |gone: StoreError| AppendError::OutcomeUnknown(gone.to_string());
+        self.request(|answer| Request::Append { append, answer }, unknown).await
+    }
+
+    async fn group(&self, group: GroupId) -> Result<Option<GroupRow>, StoreError> {
+        self.view(move |view| view.group(group)).await
+    }
+
+    async fn read(&self, group: GroupId, from: Seq, limit: ReadLimit) -> Result<Vec<Bytes>, StoreError> {
+        self.view(move |view| view.read(group, from, limit)).await
+    }
+
+    async fn edits_of(&self, group: GroupId, record: Seq) -> Result<Vec<Seq>, StoreError> {
+        self.view(move |view| view.edits_of(group, record)).await
+    }
+
+    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError> {
+        let sender = sender.clone();
+        self.view(move |view| view.sender(group, &sender)).await
+    }
+
+    async fn senders_of(&self, group: GroupId, user: &UserId) -> Result<Vec<SenderId>, StoreError> {
+        let user = user.clone();
+        self.view(move |view| view.senders_of(group, &user)).await
+    }
+
+    async fn members(&self, group: GroupId, users: &[UserId]) -> Result<Vec<Option<MemberRow>>, StoreError> {
+        let users = users.to_vec();
+        self.view(move |view| users.iter().map(|user| view.member(group, user)).collect()).await
+    }
+
+    async fn members_page(
+        &self,
+        group: GroupId,
+        after: Option<(Slot, UserId)>,
+        limit: usize,
+    ) -> Result<Vec<MemberRow>, StoreError> {
+        self.view(move |view| view.members_page(group, after.as_ref(), limit)).await
+    }
+
+    async fn groups_of(
+        &self,
+        user: &UserId,
+        after: Option<GroupId>,
+        limit: usize,
+    ) -> Result<Vec<GroupId>, StoreError> {
+        let user = user.clone();
+        self.view(move |view| view.groups_of(&user, after, limit)).await
+    }
+
+    async fn cursors(&self, user: &UserId, groups: &[GroupId]) -> Result<Vec<Cursors>, StoreError> {
+        let (user, groups) = (user.clone(), groups.to_vec());
+        self.view(move |view| groups.iter().map(|group| view.cursors(&user, *group)).collect()).await
+    }
+
+    async fn raise_cursors(&self, raises: Vec<CursorRaise>) -> Result<(), StoreError> {
+        self.request(|answer| Request::RaiseCursors { raises, answer }, |gone| gone).await
+    }
+
+    async fn notices_due(&self, after: Option<GroupId>, limit: usize) -> Result<Vec<GroupId>, StoreError> {
+        self.view(move |view| view.notices_due(after, limit)).await
+    }
+
+    async fn setting(&self, key: &str) -> Result<Option<Setting>, StoreError> {
+        let key = key.to_owned();
+        self.view(move |view| view.setting(&key)).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        expected: u64,
+        value: Option<Bytes>,
+    ) -> Result<Result<u64, Option<Setting>>, StoreError> {
+        let key = key.to_owned();
+        self.request(|answer| Request::Swap { key, expected, value, answer }, |gone| gone).await
+    }
+
+    async fn settings(&self, prefix: &str) -> Result<BTreeMap<String, Setting>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.view(move |view| view.settings(&prefix)).await
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        self.stopped.get().cloned().map_or(Ok(()), Err)
+    }
+}
+
+impl std::fmt::Debug for FjallStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FjallStore").field("stopped", &self.stopped.get()).finish_non_exhaustive()
+    }
+}
