@@ -1,0 +1,143 @@
+//! Is the node still there? Heartbeats at an interval, probes where something is overdue, and the
+//! moment at which silence means that the connection is dead.
+
+use std::time::Duration;
+
+/// Heartbeats without an answer after which a connection is dead.
+const SILENT_HEARTBEATS: u32 = 2;
+
+/// How long a probe waits for its answer, besides some round trips.
+const PROBE_WAIT: Duration = Duration::from_secs(3);
+
+/// The shortest and the longest heartbeat a node may ask for. The longest lies well below the
+/// idle timeout, since nothing else keeps a quiet connection open.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(25);
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(20);
+
+/// One connection's heartbeats.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    heartbeat: Duration,
+    last_ack: Duration,
+    next_beat: Duration,
+    /// The token of the last heartbeat, and when it left.
+    token: u64,
+    beat_at: Duration,
+    /// A probe's token, and when it left.
+    probe: Option<(u64, Duration)>,
+    round_trip: Duration,
+}
+
+impl Liveness {
+    /// A connection that was welcomed at `now`; `heartbeat_ms` as the node said, 0 for its silence.
+    pub(crate) fn new(heartbeat_ms: u32, now: Duration) -> Self {
+        let heartbeat = match heartbeat_ms {
+            0 => HEARTBEAT_DEFAULT,
+            ms => Duration::from_millis(u64::from(ms)).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
+        };
+        Self {
+            heartbeat,
+            last_ack: now,
+            next_beat: now + heartbeat,
+            token: 0,
+            beat_at: now,
+            probe: None,
+            round_trip: Duration::ZERO,
+        }
+    }
+
+    /// When the next heartbeat is due.
+    pub(crate) fn next_beat(&self) -> Duration {
+        self.next_beat
+    }
+
+    /// When the connection is dead, unless an answer comes before.
+    pub(crate) fn dead_at(&self) -> Duration {
+        let silent = self.last_ack + self.heartbeat * (SILENT_HEARTBEATS + 1);
+        match self.probe {
+            Some((_, sent)) => silent.min(sent + PROBE_WAIT + self.round_trip * 4),
+            None => silent,
+        }
+    }
+
+    /// A heartbeat leaves; its token.
+    pub(crate) fn beat(&mut self, now: Duration) -> u64 {
+        self.token += 1;
+        self.beat_at = now;
+        self.next_beat = now + self.heartbeat;
+        self.token
+    }
+
+    /// Something is overdue: the next heartbeat is due at once, and its answer soon after. A probe
+    /// that is under way already goes on.
+    pub(crate) fn probe(&mut self, now: Duration) {
+        if self.probe.is_none() {
+            self.next_beat = now;
+            self.probe = Some((self.token + 1, now));
+        }
+    }
+
+    /// An answer came; the round trip, where it answers the latest heartbeat.
+    pub(crate) fn ack(&mut self, token: u64, now: Duration) -> Option<Duration> {
+        if self.probe.is_some_and(|(probe, _)| token >= probe) {
+            self.probe = None;
+        }
+        self.last_ack = now;
+        if token != self.token {
+            return None;
+        }
+        self.round_trip = now.saturating_sub(self.beat_at);
+        Some(self.round_trip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_connection_is_dead_when_two_heartbeats_were_not_answered() {
+        let mut liveness = Liveness::new(1000, at(0));
+        assert_eq!(liveness.next_beat(), at(1000));
+        let token = liveness.beat(at(1000));
+        assert_eq!(liveness.ack(token, at(1040)), Some(at(40)));
+        liveness.beat(at(2000));
+        liveness.beat(at(3000));
+        assert_eq!(liveness.dead_at(), at(4040));
+    }
+
+    #[test]
+    fn a_probe_is_due_at_once_and_shortens_the_wait_until_it_is_answered() {
+        let mut liveness = Liveness::new(20_000, at(0));
+        liveness.probe(at(500));
+        assert_eq!(liveness.next_beat(), at(500));
+        assert_eq!(liveness.dead_at(), at(3500));
+        let token = liveness.beat(at(500));
+        liveness.probe(at(900));
+        assert_eq!(liveness.dead_at(), at(3500), "a second probe does not give the first more time");
+        liveness.ack(token, at(1000));
+        assert_eq!(liveness.dead_at(), at(61_000));
+    }
+
+    #[test]
+    fn an_answer_to_an_older_heartbeat_is_no_answer_to_the_probe() {
+        let mut liveness = Liveness::new(20_000, at(0));
+        let old = liveness.beat(at(100));
+        liveness.probe(at(200));
+        liveness.beat(at(200));
+        assert_eq!(liveness.ack(old, at(300)), None);
+        assert_eq!(liveness.dead_at(), at(3200));
+    }
+
+    #[test]
+    fn a_node_cannot_ask_for_heartbeats_beyond_the_idle_timeout() {
+        assert_eq!(Liveness::new(3_600_000, at(0)).next_beat(), HEARTBEAT_MAX);
+        assert_eq!(Liveness::new(0, at(0)).next_beat(), HEARTBEAT_DEFAULT);
+        assert_eq!(Liveness::new(1, at(0)).next_beat(), HEARTBEAT_MIN);
+    }
+}
