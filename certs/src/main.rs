@@ -28,8 +28,8 @@ Two nodes of one authority:
   shoal-certs node      --dir node-2 --ca authority --name chat-2.example.org
   cp authority/token.pub node-1/   # and to node-2: nodes verify tokens, and need not sign them
 
-Copy each node's folder to its machine, into the data folder that `shoal serve --data` names, as
-`keys`. Clients get ca.pem. The .key files in `authority` stay where you are.
+Copy each node's folder to its machine, as the data folder that `shoal serve --data` names. Clients get
+ca.pem. The .key files in `authority` stay where you are.
 
 No file that exists is overwritten, but a node's certificate that nears its end.";
 

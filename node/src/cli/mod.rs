@@ -1,0 +1,101 @@
+//! The commands: a node, its tokens, its groups, its state.
+
+mod config;
+
+mod folder;
+
+mod log;
+
+mod output;
+
+mod serve;
+
+mod token;
+
+use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+
+use clap::{Args, Parser, Subcommand};
+use shoal_node::config::LogFormat;
+
+use output::Output;
+
+/// A messaging node over QUIC whose groups have no size limit.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+const EXAMPLES: &str = "\
+Run a node, make a group, and see who is in it:
+  shoal serve
+  shoal group create '#general' --title General --owner ann --member bob
+  shoal group members '#general'
+
+A token for an app:
+  shoal token --user ann --ttl 7d";
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Shared {
+    /// Print JSON instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to log, as a filter of tracing: info, shoal_node=debug,info.
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    /// How to log.
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until it is told to stop.
+    ///
+    /// The first start makes keys and certificates in the data folder. SIGINT and SIGTERM drain
+    /// the node: clients are told and get time to leave. A second signal stops it at once.
+    Serve(serve::Serve),
+    /// Make a token that says who a user is.
+    Token(token::Token),
+    /// Check or show the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Where the node's data folder is, for commands that sign tokens.
+#[derive(Debug, Args)]
+struct DataFolder {
+    /// The node's data folder, with the keys.
+    #[arg(long, value_name = "DIR", env = "SHOAL_DATA", default_value = "shoal-data")]
+    data: PathBuf,
+}
+
+/// Parses the command line and carries it out.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.shared.json);
+    match run(cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(serve) => serve.run(&cli.shared),
+        Command::Token(token) => token.run(output),
+        Command::Config(command) => command.run(&cli.shared, output),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

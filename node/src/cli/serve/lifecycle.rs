@@ -1,0 +1,177 @@
+//! Starting, ready, draining: what signals, health and coordination make of a node.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context;
+use shoal_node::{
+    coordination::{Coordination, CoordinationError, Load, Registration},
+    node::Node,
+    ops::{Metrics, Probe},
+    store::Store,
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+/// How often load and health are looked at.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// Where the node is between its start and its end. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Phase(Arc<Mutex<State>>);
+
+struct State {
+    /// Why it does not serve; none once it does.
+    not_ready: Option<&'static str>,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl Phase {
+    pub(super) fn starting() -> Self {
+        Self(Arc::new(Mutex::new(State { not_ready: Some("starting"), store: None })))
+    }
+
+    /// From here on the store's health counts too.
+    pub(super) fn follow(&self, store: &Arc<dyn Store>) {
+        self.set(|state| state.store = Some(Arc::clone(store)));
+    }
+
+    pub(super) fn ready(&self) {
+        self.set(|state| state.not_ready = None);
+    }
+
+    fn draining(&self) {
+        self.set(|state| (state.not_ready, state.store) = (Some("draining"), None));
+    }
+
+    pub(super) fn probe(&self) -> Probe {
+        let phase = self.clone();
+        Arc::new(move || {
+            let state = phase.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match (state.not_ready, &state.store) {
+                (Some(reason), _) => Err(reason.to_owned()),
+                (None, Some(store)) => store.health().map_err(|error| error.to_string()),
+                (None, None) => Ok(()),
+            }
+        })
+    }
+
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// SIGINT and SIGTERM.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(super) fn install() -> anyhow::Result<Self> {
+        let install = |kind| signal(kind).context("signals cannot be handled");
+        Ok(Self {
+            interrupt: install(SignalKind::interrupt())?,
+            terminate: install(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for either. Cancellation safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// A node that serves, and what is told of it.
+pub(super) struct Running {
+    pub(super) node: Node,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) registration: Box<dyn Registration>,
+    pub(super) phase: Phase,
+}
+
+impl Running {
+    /// Serves until a signal, then lets the clients leave. A second signal ends the process.
+    pub(super) async fn until_stopped(self, mut signals: Signals, grace_ms: u64) {
+        self.pulse_until(signals.next()).await;
+        info!(grace_ms, "draining; a second signal stops at once");
+        self.phase.draining();
+        drop(self.registration);
+        let drained = self.node.shutdown(Duration::from_millis(grace_ms));
+        tokio::select! {
+            biased;
+            () = signals.next() => {
+                warn!("stopped at once");
+                // What was acknowledged is durable, so nothing is left to do.
+                std::process::exit(130);
+            }
+            () = drained => info!("stopped"),
+        }
+    }
+
+    async fn pulse_until(&self, stopped: impl Future<Output = ()>) {
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut was_writable = true;
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stopped => return,
+                () = self.registration.lost() => {
+                    error!("another node has taken this one's name");
+                    return;
+                }
+                _ = pulse.tick() => was_writable = self.beat(was_writable),
+            }
+        }
+    }
+
+    fn beat(&self, was_writable: bool) -> bool {
+        let health = self.store.health();
+        if let (true, Err(error)) = (was_writable, &health) {
+            error!(%error, "this node accepts no messages");
+        }
+        self.metrics.store_writable.set(health.is_ok().into());
+        let count = |gauge: i64| u64::try_from(gauge).unwrap_or_default();
+        self.registration.report(Load {
+            sessions: count(self.metrics.sessions.get()),
+            groups: count(self.metrics.groups_active.get()),
+            committed: self.metrics.committed.get(),
+        });
+        health.is_ok()
+    }
+}
+
+/// Gives every partition to a node that lives.
+pub(super) async fn place(coordination: &impl Coordination) -> Result<(), CoordinationError> {
+    loop {
+        let capacities: BTreeMap<_, _> = coordination
+            .nodes()
+            .borrow()
+            .values()
+            .filter(|node| node.roles.group)
+            .map(|node| (node.name.clone(), node.capacity))
+            .collect();
+        let placed = coordination.placement().borrow().clone();
+        let moves = placed.placement.balance(&capacities);
+        if moves.is_empty() {
+            return Ok(());
+        }
+        if coordination.place(placed.version, placed.placement.after(&moves)).await?.is_ok() {
+            info!(partitions = moves.len(), "placed");
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `shoal serve`: a node from its first start to its last client.
+
+mod announce;
+
+mod lifecycle;
+
+mod sockets;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use clap::Args;
+use quinn::{Runtime, TokioRuntime};
+use shoal_node::{
+    clock::SystemClock,
+    config::{Config, Loaded, LogFormat, Override, StoreKind},
+    coordination::{Coordination, InProcess, Load, NodeName, NodeRecord, Roles},
+    node::{Node, Parts},
+    ops::Metrics,
+    store::{FjallStore, Store},
+};
+use tracing::{info, warn};
+
+use super::{Shared, config::Sources, config::flag, folder::Folder, log};
+use announce::Announcement;
+use lifecycle::{Phase, Running};
+use sockets::Sockets;
+
+/// Run a node until it is told to stop.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    sources: Sources,
+    /// A UDP address for clients; give one for each [default: 127.0.0.1:4433 and [::1]:4433].
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// The folder of keys and records [default: shoal-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A TCP address for /metrics, /healthz and /readyz, or `off` [default: 127.0.0.1:9464].
+    #[arg(long, value_name = "ADDR")]
+    ops: Vec<String>,
+}
+
+impl Serve {
+    pub(super) fn run(self, shared: &Shared) -> anyhow::Result<()> {
+        let Loaded { mut config, warnings } = self.sources.load(shared, self.flags()?)?;
+        if shared.json {
+            config.log_format = LogFormat::Json;
+        }
+        log::init(&config.log, config.log_format)?;
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if config.worker_threads > 0 {
+            runtime.worker_threads(config.worker_threads);
+        }
+        let runtime = runtime.enable_all().build().context("the runtime cannot be started")?;
+        let outcome = runtime.block_on(Box::pin(serve(config)));
+        runtime.shutdown_background();
+        outcome
+    }
+
+    fn flags(&self) -> anyhow::Result<Vec<Override>> {
+        let mut flags = Vec::new();
+        if !self.listen.is_empty() {
+            let all: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
+            flags.push(flag("listen", &all.join(","), "--listen"));
+        }
+        if let Some(data) = &self.data {
+            let data = data.to_str().context("--data: the path is not UTF-8")?;
+            flags.push(flag("data", data, "--data"));
+        }
+        match self.ops.as_slice() {
+            [] => {}
+            [off] if off == "off" => flags.push(flag("ops", "", "--ops")),
+            addresses => flags.push(flag("ops", &addresses.join(","), "--ops")),
+        }
+        Ok(flags)
+    }
+}
+
+/// From the folder to the last client.
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let signals = lifecycle::Signals::install()?;
+    let folder = Folder::open_or_create(&config).context("data folder")?;
+    let sockets = Sockets::bind(&config).await?;
+    let metrics = Arc::new(Metrics::new());
+    let phase = Phase::starting();
+    let ops = sockets.serve_ops(&metrics, &phase)?;
+
+    let store = open_store(&config, &folder).await?;
+    phase.follow(&store);
+    let addresses = advertised(&config, &sockets);
+    let (coordination, writer) = InProcess::open(Arc::clone(&store)).await.context("coordination")?;
+    let writer = tokio::spawn(writer.run());
+    let record = record(&config, &folder, addresses.clone());
+    let registration = coordination.register(record).await.context("coordination")?;
+    lifecycle::place(&coordination).await.context("coordination")?;
+
+    let parts = parts(&config, &folder, &sockets, &store, &metrics, addresses)?;
+    let node = Node::start(parts).await.context("the node cannot be started")?;
+    phase.ready();
+    info!(node = folder.name, version = env!("CARGO_PKG_VERSION"), listen = ?sockets.clients, "serving");
+    Announcement::new(&config, &folder, &sockets)?.show(config.log_format)?;
+
+    let running = Running { node, metrics, store, registration, phase };
+    running.until_stopped(signals, config.drain_grace_ms).await;
+    drop(coordination);
+    ops.abort();
+    // The writer ends with the last handle, and the store is closed with the writer.
+    writer.await.context("coordination's writer")
+}
+
+/// Opening reads what a crash left, which may take a while.
+async fn open_store(config: &Config, folder: &Folder) -> anyhow::Result<Arc<dyn Store>> {
+    let StoreKind::Embedded = config.store;
+    let (path, limits) = (folder.store.clone(), config.limits.store.clone());
+    let store = tokio::task::spawn_blocking(move || FjallStore::open(&path, &limits)).await?;
+    Ok(Arc::new(store.with_context(|| format!("the store in {} does not open", folder.store.display()))?))
+}
+
+fn parts(
+    config: &Config,
+    folder: &Folder,
+    sockets: &Sockets,
+    store: &Arc<dyn Store>,
+    metrics: &Arc<Metrics>,
+    addresses: Vec<String>,
+) -> anyhow::Result<Parts> {
+    let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+    let identity = folder.keys.identity()?;
+    Ok(Parts {
+        sockets: sockets.wrapped(&*runtime)?,
+        runtime,
+        tls: shoal_certs::server_config(&identity, config.limits.access.sessions_max),
+        tokens: folder.keys.token_verifier()?,
+        store: Arc::clone(store),
+        clock: Arc::new(SystemClock),
+        limits: config.limits.clone(),
+        metrics: Arc::clone(metrics),
+        seed: rand::random(),
+        secret: folder.secret,
+        name: folder.name.clone(),
+        addresses,
+    })
+}
+
+/// The addresses that clients are told: those of the configuration, or those listened on.
+fn advertised(config: &Config, sockets: &Sockets) -> Vec<String> {
+    if !config.advertise.is_empty() {
+        return config.advertise.clone();
+    }
+    let reachable = sockets.clients.iter().filter(|address| !address.ip().is_unspecified());
+    reachable.map(ToString::to_string).collect()
+}
+
+fn record(config: &Config, folder: &Folder, addresses: Vec<String>) -> NodeRecord {
+    NodeRecord {
+        name: NodeName(folder.name.clone()),
+        addresses,
+        roles: Roles { access: true, group: true },
+        region: config.region.clone(),
+        capacity: std::thread::available_parallelism()
+            .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
+        load: Load::default(),
+    }
+}
