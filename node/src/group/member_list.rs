@@ -107,3 +107,75 @@ impl MemberList {
         self.slots.contains(&Slot::of(user).number())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::group::sub_group::ALL_SLOTS;
+
+    fn change(user: u8, kind: Kind) -> wire::MemberChange {
+        let role = if matches!(kind, Kind::Joined | Kind::Added) { Role::Member } else { Role::Admin };
+        wire::MemberChange { user: format!("u{user}"), kind: kind.into(), role: role.into(), until_ms: 9 }
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<Option<wire::MemberChanges>>> {
+        let kinds = [Kind::Joined, Kind::Left, Kind::RoleChanged, Kind::Muted, Kind::Unmuted, Kind::Banned];
+        let change =
+            (0_u8..4, prop::sample::select(kinds.to_vec())).prop_map(|(user, kind)| change(user, kind));
+        let record = prop::collection::vec(change, 0..3).prop_map(|changes| wire::MemberChanges { changes });
+        prop::collection::vec(prop::option::of(record), 1..40)
+    }
+
+    fn fold(list: &mut MemberList, records: &[Option<wire::MemberChanges>]) {
+        for (at, record) in records.iter().enumerate() {
+            list.fold(Seq::FIRST.advance(at as u64), record.as_ref());
+        }
+    }
+
+    fn rows(list: &MemberList) -> Vec<MemberRow> {
+        let row = |(user, member): (&UserId, &Member)| MemberRow {
+            user: user.clone(),
+            role: member.role,
+            muted_until_ms: member.muted_until_ms,
+            banned: false,
+            joined: member.joined,
+            changed: member.changed,
+        };
+        list.members.iter().map(row).collect()
+    }
+
+    proptest! {
+        /// The table may be read while it changes: its rows are as new as the watermark or newer.
+        #[test]
+        fn a_snapshot_and_a_fold_make_the_same_list_as_the_whole_sequence(
+            records in changes(), watermark in 0_usize..40, snapshot in 0_usize..40,
+        ) {
+            let watermark = watermark.min(records.len());
+            let snapshot = snapshot.clamp(watermark, records.len());
+            let mut whole = MemberList::new(ALL_SLOTS, Seq::FIRST);
+            fold(&mut whole, &records);
+            let mut table = MemberList::new(ALL_SLOTS, Seq::FIRST);
+            fold(&mut table, &records[..snapshot]);
+            let mut list = MemberList::new(ALL_SLOTS, Seq::FIRST.advance(watermark as u64));
+            list.load(rows(&table));
+            fold(&mut list, &records);
+            prop_assert_eq!(list.members, whole.members);
+            prop_assert_eq!(list.follower, whole.follower);
+        }
+    }
+
+    #[test]
+    fn a_list_holds_the_members_of_its_slots_alone() {
+        let all: Vec<_> = (0..40).map(|user| change(user, Kind::Joined)).collect();
+        let joined = wire::MemberChanges { changes: all };
+        let mut counts = 0;
+        for slots in [0..8192, 8192..16_384] {
+            let mut list = MemberList::new(slots, Seq::FIRST);
+            assert_eq!(list.fold(Seq::FIRST, Some(&joined)), Accept::Take);
+            counts += list.members.len();
+        }
+        assert_eq!(counts, 40);
+    }
+}
