@@ -10,6 +10,8 @@ pub mod delivery;
 
 pub mod group;
 
+mod access;
+
 pub mod node;
 
 pub mod coordination;

@@ -1,11 +1,20 @@
 //! A whole node, put together: whoever starts it gives it sockets, a runtime, a store and a clock.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{AsyncUdpSocket, Runtime};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use shoal_certs::TokenVerifier;
+use tokio::task::JoinHandle;
 
-use crate::{clock::Clock, config::Limits, ops::Metrics, store::Store};
+use crate::{
+    access::{Access, AccessParts, Transport},
+    clock::Clock,
+    config::Limits,
+    group::{Groups, Views},
+    ops::Metrics,
+    store::Store,
+};
 
 /// What a node is made of. The binary takes the machine's; a simulation takes its own.
 pub struct Parts {
@@ -45,12 +54,17 @@ pub enum StartError {
     Tls(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
     /// A socket could not be used.
     #[error("socket: {0}")]
-    Socket(#[from] std::io::Error),
+    Socket(#[from] io::Error),
 }
 
 /// A running node. Dropping it is a crash: nobody is told, nothing is written back.
 #[derive(Debug)]
-pub struct Node {}
+pub struct Node {
+    access: Access,
+    groups: Groups,
+    /// Finishes what a crash before this start interrupted.
+    recovery: AbortOnDrop,
+}
 
 impl Node {
     /// Starts to serve.
@@ -58,19 +72,77 @@ impl Node {
     /// # Errors
     /// [`StartError`]: TLS or a socket.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        drop(parts);
-        Ok(Self {})
+        let mut random = StdRng::from_seed(parts.seed);
+        let transport =
+            Transport::new(parts.tls, &parts.secret, Arc::clone(&parts.clock), &parts.limits.access)?;
+        let mut endpoints = Vec::with_capacity(parts.sockets.len());
+        for socket in parts.sockets {
+            endpoints.push(transport.endpoint(socket, Arc::clone(&parts.runtime), &mut random)?);
+        }
+        let (store, clock, limits) = (parts.store, parts.clock, parts.limits);
+        let groups =
+            Groups::new(Arc::clone(&store), Arc::clone(&clock), limits.group.clone(), random.next_u64());
+        let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
+        let access = AccessParts {
+            views: Views::new(groups.clone(), limits.view),
+            groups: groups.clone(),
+            store,
+            tokens: parts.tokens,
+            clock,
+            limits: limits.access,
+            group_limits: limits.group,
+            metrics: parts.metrics,
+            name: parts.name,
+            addresses: parts.addresses,
+            random,
+        };
+        Ok(Self { access: Access::start(access, endpoints), groups, recovery })
+    }
+
+    /// Where it serves, in the order of the sockets it was given.
+    ///
+    /// # Errors
+    /// Those of the sockets.
+    pub fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.access.local_addresses()
+    }
+
+    /// How many sessions it has.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.access.sessions()
     }
 
     /// Tells the clients to leave, waits up to `grace` until they have, closes the connections of
     /// those who stayed, and writes back what is in memory.
     pub async fn shutdown(self, grace: Duration) {
-        tokio::time::sleep(grace).await;
+        self.access.shut_down(grace).await;
+        drop(self.recovery);
+        self.groups.shut_down().await;
+    }
+}
+
+async fn finish_notices(groups: Groups) {
+    if let Err(error) = groups.finish_notices().await {
+        tracing::error!(%error, "notices that a crash interrupted wait for the next start");
+    }
+}
+
+/// A task that ends with whoever holds this.
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("name", &self.name).field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("name", &self.name)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }

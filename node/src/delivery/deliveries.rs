@@ -148,12 +148,18 @@ impl Deliveries {
         self.len() == 0
     }
 
-    /// The tail of a group that is followed, and the watermark up to which records were written.
+    /// The tail of a group that is followed.
     #[must_use]
-    pub fn find(&self, group: GroupId) -> Option<(Arc<Tail>, Seq)> {
+    pub fn tail(&self, group: GroupId) -> Option<Arc<Tail>> {
         let state = self.lock();
-        let cursor = state.cursors.get(state.cursors.find(group)?)?;
-        Some((Arc::clone(&cursor.tail), cursor.watermark))
+        state.cursors.get(state.cursors.find(group)?).map(|cursor| Arc::clone(&cursor.tail))
+    }
+
+    /// The watermark up to which records of a group were written.
+    #[must_use]
+    pub fn watermark(&self, group: GroupId) -> Option<Seq> {
+        let state = self.lock();
+        state.cursors.get(state.cursors.find(group)?).map(|cursor| cursor.watermark)
     }
 
     /// Waits until [`Self::take_ended`] has something. Cancellation safe.

@@ -1,0 +1,188 @@
+//! Who is here: the sessions of this node, by user and device.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use shoal_protocol::{Code, DeviceId, Refusal, UserId};
+use tokio::sync::Notify;
+
+/// What the registry knows of a session.
+pub(super) trait Registered {
+    fn user(&self) -> &UserId;
+    fn device(&self) -> DeviceId;
+}
+
+/// All sessions of a node, one for each device.
+#[derive(Debug)]
+pub(super) struct Registry<S> {
+    state: Mutex<State<S>>,
+    emptied: Notify,
+    sessions_max: usize,
+    sessions_per_user_max: usize,
+}
+
+#[derive(Debug)]
+struct State<S> {
+    by_user: BTreeMap<UserId, Vec<Arc<S>>>,
+    count: usize,
+    is_draining: bool,
+}
+
+impl<S: Registered> Registry<S> {
+    pub(super) fn new(sessions_max: usize, sessions_per_user_max: usize) -> Self {
+        let state = State { by_user: BTreeMap::new(), count: 0, is_draining: false };
+        Self { state: Mutex::new(state), emptied: Notify::new(), sessions_max, sessions_per_user_max }
+    }
+
+    /// Takes a session in; the one that its device had before, if any, is put out and handed back.
+    ///
+    /// # Errors
+    /// `Draining`, `Busy` (the node is full) or `TooMany` (the user has enough devices here).
+    pub(super) fn admit(&self, session: &Arc<S>) -> Result<Option<Arc<S>>, Refusal> {
+        let mut state = self.lock();
+        if state.is_draining {
+            return Err(Refusal::new(Code::Draining, "the node is going"));
+        }
+        let is_full = state.count >= self.sessions_max;
+        let devices = state.by_user.entry(session.user().clone()).or_default();
+        if let Some(same) = devices.iter_mut().find(|other| other.device() == session.device()) {
+            return Ok(Some(std::mem::replace(same, Arc::clone(session))));
+        }
+        let refusal = if is_full {
+            Some(Refusal::new(Code::Busy, "the node has as many sessions as it takes"))
+        } else if devices.len() >= self.sessions_per_user_max {
+            Some(Refusal::new(Code::TooMany, "the user has as many sessions as one may have"))
+        } else {
+            None
+        };
+        match refusal {
+            Some(refusal) => {
+                if devices.is_empty() {
+                    state.by_user.remove(session.user());
+                }
+                Err(refusal)
+            }
+            None => {
+                devices.push(Arc::clone(session));
+                state.count += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts a session out, if it has not been replaced already.
+    pub(super) fn remove(&self, session: &Arc<S>) {
+        let mut state = self.lock();
+        let Some(devices) = state.by_user.get_mut(session.user()) else { return };
+        let before = devices.len();
+        devices.retain(|other| !Arc::ptr_eq(other, session));
+        let removed = before - devices.len();
+        if devices.is_empty() {
+            state.by_user.remove(session.user());
+        }
+        state.count -= removed;
+        if state.count == 0 {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// How many sessions there are.
+    pub(super) fn len(&self) -> usize {
+        self.lock().count
+    }
+
+    /// A user's sessions.
+    pub(super) fn of(&self, user: &UserId) -> Vec<Arc<S>> {
+        self.lock().by_user.get(user).cloned().unwrap_or_default()
+    }
+
+    /// Takes no more in from now on, and hands out all that are here.
+    pub(super) fn drain(&self) -> Vec<Arc<S>> {
+        let mut state = self.lock();
+        state.is_draining = true;
+        state.by_user.values().flatten().cloned().collect()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.lock().is_draining
+    }
+
+    /// Waits until nobody is here.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Somebody(UserId, DeviceId);
+
+    impl Registered for Somebody {
+        fn user(&self) -> &UserId {
+            &self.0
+        }
+
+        fn device(&self) -> DeviceId {
+            self.1
+        }
+    }
+
+    fn session(user: &str, device: u64) -> Arc<Somebody> {
+        Arc::new(Somebody(UserId::new(user).unwrap(), DeviceId(device)))
+    }
+
+    #[test]
+    fn a_device_that_comes_back_replaces_its_session_and_no_other() {
+        let registry = Registry::new(10, 10);
+        let (phone, laptop, phone_again) = (session("ada", 1), session("ada", 2), session("ada", 1));
+        assert!(registry.admit(&phone).unwrap().is_none());
+        assert!(registry.admit(&laptop).unwrap().is_none());
+        let replaced = registry.admit(&phone_again).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&replaced, &phone));
+        registry.remove(&phone);
+        assert_eq!(registry.len(), 2, "the one that was replaced is out already");
+        assert_eq!(registry.of(phone.user()).len(), 2);
+    }
+
+    #[test]
+    fn a_full_node_and_a_user_with_too_many_devices_are_told_apart() {
+        let registry = Registry::new(3, 2);
+        for device in 1..=2 {
+            registry.admit(&session("ada", device)).unwrap();
+        }
+        assert_eq!(registry.admit(&session("ada", 3)).unwrap_err().code, Code::TooMany);
+        registry.admit(&session("bob", 1)).unwrap();
+        assert_eq!(registry.admit(&session("eve", 1)).unwrap_err().code, Code::Busy);
+        assert!(
+            registry.admit(&session("bob", 1)).unwrap().is_some(),
+            "a device may come back to a full node"
+        );
+        assert_eq!(registry.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_draining_node_takes_nobody_in_and_knows_when_all_have_left() {
+        let registry = Registry::new(3, 2);
+        let ada = session("ada", 1);
+        registry.admit(&ada).unwrap();
+        assert_eq!(registry.drain().len(), 1);
+        assert_eq!(registry.admit(&session("bob", 1)).unwrap_err().code, Code::Draining);
+        let (emptied, ()) = tokio::join!(registry.emptied(), async { registry.remove(&ada) });
+        emptied
+    }
+}

@@ -1,0 +1,208 @@
+//! One client on one connection, from its handshake to its end.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, Ordering},
+};
+
+use quinn::{Connecting, Connection};
+use shoal_protocol::{Code, DeviceId, GroupId, Refusal, UserId, wire};
+use tokio::sync::Notify;
+
+use super::{
+    Shared,
+    accept::Newcomer,
+    control::{Control, End},
+    hello::{self, Greeting, Identity, NoSession},
+    pace::Pace,
+    registry::Registered,
+    stream::OpenStreams,
+    violation::wire_code,
+};
+use crate::{
+    delivery::{Deliveries, Signal},
+    group::Actor,
+};
+
+/// What a session is told by the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// Tell the client that the node is going.
+    Drain = 1,
+    /// The device has another session.
+    Replaced = 2,
+}
+
+/// What its tasks share.
+pub(super) struct Session {
+    id: u64,
+    device: DeviceId,
+    is_admin: AtomicBool,
+    connection: Connection,
+    signal: Arc<Signal>,
+    deliveries: Deliveries,
+    orders: AtomicU8,
+    ordered: Notify,
+    /// How fast it may publish, over all its streams.
+    pub(super) publish_pace: Pace,
+    /// How fast it may ask.
+    pub(super) request_pace: Pace,
+    /// How many streams of each kind it has.
+    pub(super) open: OpenStreams,
+}
+
+impl Session {
+    fn new(shared: &Shared, connection: Connection, identity: &Identity) -> Self {
+        let signal = Arc::new(Signal::over(identity.claims.user.clone(), connection.clone()));
+        let deliveries = Deliveries::new(
+            connection.clone(),
+            Arc::clone(&signal),
+            Arc::clone(&shared.pages),
+            Arc::clone(&shared.limits),
+            Arc::clone(&shared.metrics),
+        );
+        let limits = &shared.limits;
+        Self {
+            id: shared.random(),
+            device: identity.device,
+            is_admin: AtomicBool::new(identity.claims.admin),
+            connection,
+            signal,
+            deliveries,
+            orders: AtomicU8::new(0),
+            ordered: Notify::new(),
+            publish_pace: Pace::new(limits.publish_rate_per_second, limits.publish_burst),
+            request_pace: Pace::new(limits.request_rate_per_second, limits.request_burst),
+            open: OpenStreams::default(),
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn signal(&self) -> &Arc<Signal> {
+        &self.signal
+    }
+
+    pub(super) fn deliveries(&self) -> &Deliveries {
+        &self.deliveries
+    }
+
+    /// On whose behalf it asks.
+    pub(super) fn actor(&self) -> Actor {
+        Actor { user: self.user().clone(), admin: self.is_admin.load(Ordering::Relaxed) }
+    }
+
+    pub(super) fn set_admin(&self, is_admin: bool) {
+        self.is_admin.store(is_admin, Ordering::Relaxed);
+    }
+
+    pub(super) fn order(&self, order: Order) {
+        self.orders.fetch_or(order as u8, Ordering::AcqRel);
+        self.ordered.notify_one();
+    }
+
+    /// Waits for an order. Cancellation safe.
+    pub(super) async fn ordered(&self) {
+        self.ordered.notified().await;
+    }
+
+    /// Takes an order, if it was given.
+    pub(super) fn take_order(&self, order: Order) -> bool {
+        self.orders.fetch_and(!(order as u8), Ordering::AcqRel) & order as u8 != 0
+    }
+}
+
+impl Registered for Session {
+    fn user(&self) -> &UserId {
+        self.signal.user()
+    }
+
+    fn device(&self) -> DeviceId {
+        self.device
+    }
+}
+
+/// Lives through a session, or finds out that there is none.
+pub(super) async fn run(shared: Arc<Shared>, connecting: Connecting, newcomer: Newcomer) {
+    // What a hello takes is not kept for the session's life.
+    let Some((session, control)) = Box::pin(begin(&shared, connecting)).await else { return };
+    drop(newcomer);
+    shared.metrics.sessions.inc();
+    shared.metrics.sessions_opened.inc();
+    let end = control.run().await;
+    shared.sessions.remove(&session);
+    let why = match end {
+        End::Lost(error) => Refusal::new(Code::None, error.to_string()),
+        End::Closed(why) => why,
+    };
+    session.connection.close(wire_code(why.code), why.reason.as_bytes());
+    session.deliveries.close();
+    shared.metrics.sessions.dec();
+    shared.metrics.sessions_ended.inc(why.code);
+    tracing::debug!(user = %session.user(), device = %session.device, code = %why.code, "session ended: {}", why.reason);
+}
+
+/// Handshake and hello, in the time there is for them.
+async fn begin(shared: &Arc<Shared>, connecting: Connecting) -> Option<(Arc<Session>, Control)> {
+    let hello_until = tokio::time::Instant::now() + shared.limits.hello();
+    let connection = match tokio::time::timeout_at(hello_until, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let greeted = tokio::time::timeout_at(hello_until, hello::greet(shared, &connection)).await;
+    let greeted =
+        greeted.unwrap_or_else(|_| Err(Refusal::new(Code::TimedOut, "no hello came in time").into()));
+    let refused = match greeted.and_then(|greeting| Ok(admit(shared, connection.clone(), greeting)?)) {
+        Ok(begun) => return Some(begun),
+        Err(NoSession::Lost(_)) => return None,
+        Err(NoSession::Refused(refused)) => refused,
+    };
+    tracing::debug!(code = %refused.code, remote = %connection.remote_address(), "no session: {}", refused.reason);
+    shared.metrics.sessions_ended.inc(refused.code);
+    connection.close(wire_code(refused.code), refused.reason.as_bytes());
+    None
+}
+
+fn admit(
+    shared: &Arc<Shared>,
+    connection: Connection,
+    greeting: Greeting,
+) -> Result<(Arc<Session>, Control), Refusal> {
+    let follows = greeting.hello.follows.iter().map(super::follows::parse).collect::<Result<Vec<_>, _>>()?;
+    let session = Arc::new(Session::new(shared, connection, &greeting.identity));
+    let replaced = shared.sessions.admit(&session)?;
+    let welcome = hello::welcome(shared, &session, &greeting.identity);
+    tracing::debug!(user = %session.user(), device = %session.device, agent = greeting.hello.agent, "session began");
+    let mut control = Control::new(Arc::clone(shared), Arc::clone(&session), greeting);
+    control.tell(wire::to_client::Body::Welcome(welcome));
+    for (group, from) in follows {
+        control.follow(group, from);
+    }
+    if let Some(replaced) = replaced {
+        replaced.order(Order::Replaced);
+        control.notify(replacement(&session));
+    }
+    Ok((session, control))
+}
+
+/// Tells the user's other sessions that one of them began in place of another.
+fn replacement(session: &Session) -> wire::Notice {
+    wire::Notice {
+        group: GroupId::own(session.user()).to_wire(),
+        what: Some(wire::notice::What::SessionReplaced(wire::notice::SessionReplaced {
+            device: session.device.0,
+        })),
+        group_seq: 0,
+    }
+}
