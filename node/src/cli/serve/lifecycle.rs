@@ -17,7 +17,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// How often load and health are looked at.
 const PULSE: Duration = Duration::from_secs(1);
@@ -170,7 +170,7 @@ pub(super) async fn place(coordination: &impl Coordination) -> Result<(), Coordi
             return Ok(());
         }
         if coordination.place(placed.version, placed.placement.after(&moves)).await?.is_ok() {
-            info!(partitions = moves.len(), "placed");
+            debug!(partitions = moves.len(), "placed");
             return Ok(());
         }
     }

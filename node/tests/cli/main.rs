@@ -1,0 +1,9 @@
+//! The binary as an operator meets it: a real process, a real folder, real sockets.
+
+mod config;
+
+mod running;
+
+mod serve;
+
+mod token;
