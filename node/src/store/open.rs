@@ -166,6 +166,7 @@ impl Folder {
         let database = engine(&new, limits).map_err(|error| self.engine_failed(error))?;
         write_creation(&database, store, limits).map_err(|error| self.engine_failed(error))?;
         drop(database);
+        sync_tree(&new).map_err(self.failed(&new))?;
         let testimony = Testimony { store, commit: CREATION };
         Witness::create(&self.witness, testimony).map_err(self.failed(&self.witness))?;
         self.sync_dir(&self.dir)?;
@@ -371,6 +372,15 @@ fn write_creation(database: &Database, store: u64, limits: &StoreLimits) -> fjal
         batch.insert(&keyspace, key.into_bytes(), value.unwrap_or_default());
     }
     batch.commit()
+}
+
+/// The engine syncs its files, but not the names of all the folders that it makes.
+fn sync_tree(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() { sync_tree(&path)? } else { File::open(&path)?.sync_all()? }
+    }
+    File::open(dir)?.sync_all()
 }
 
 /// Lets go of what the machine remembers of a file, so that reading it reads the disk.

@@ -1,0 +1,55 @@
+//! The disk is full, or a sync fails: the store stops writing, says so, reads on, and has lost
+//! nothing once there is space again.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    disk::Disk,
+    record,
+    workload::{Judgement, Place, Promised, Workload, seed},
+};
+
+fn stopped(workload: &Workload, variable: (&str, &str)) -> (Place, Promised) {
+    let place = Place::new();
+    workload.run(&place, &[variable]);
+    let promised = Promised::of(&place.acks());
+    assert!(promised.stopped, "{variable:?}: the store went on writing");
+    assert!(promised.read_on, "{variable:?}: the store did not read on");
+    (place, promised)
+}
+
+fn assert_kept(promised: &Promised, place: &Place, workload: &Workload, what: &str) {
+    match promised.judge(&place.root(), workload) {
+        Judgement::Kept => {}
+        other => panic!("{what}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_full_disk_stops_the_writing_and_loses_nothing() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..6 {
+        let workload = Workload::small(random.random());
+        let space = random.random_range(60_000..400_000).to_string();
+        let (place, promised) = stopped(&workload, ("POWER_LOSS_SPACE", &space));
+        assert_kept(&promised, &place, &workload, &format!("seed {seed}, {space} bytes"));
+    }
+}
+
+#[test]
+fn a_failed_sync_stops_the_writing_and_loses_nothing_even_if_the_power_goes_then() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..6 {
+        let workload = Workload::small(random.random());
+        let failing = random.random_range(5..60).to_string();
+        let (place, promised) = stopped(&workload, ("POWER_LOSS_FAIL_SYNC", &failing));
+        let mut disk = Disk::new();
+        record::read(&place.log()).iter().for_each(|call| disk.call(call));
+        assert_kept(&promised, &place, &workload, &format!("seed {seed}, sync {failing}"));
+        let after = Place::new();
+        disk.crash(&mut random).lay_down(&after.root());
+        assert_kept(&promised, &after, &workload, &format!("seed {seed}, sync {failing}, power loss"));
+    }
+}
