@@ -239,7 +239,7 @@ impl KeyFolder {
         if self.read(NODE_CERT)?.is_none() {
             return Err(FolderError::Missing {
                 path: self.file(NODE_CERT),
-                why: "and without ca.key it cannot be made here (shoal-certs node --ca makes it)",
+                why: "it is what clients know this node by, and without ca.key it cannot be made here",
             });
         }
         check_chain(self.identity()?.certificate(), &self.ca_pem()?, now_ms)
