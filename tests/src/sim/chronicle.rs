@@ -1,0 +1,136 @@
+//! What happened in a run, in order, with its virtual time: what the judge reads, and what two
+//! runs of one seed are compared by.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use shoal_protocol::{Code, GroupId, Seq, wire};
+use xxhash_rust::xxh3::Xxh3;
+
+/// A client's app, by its number in the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppId(pub u32);
+
+/// A message that an app handed to its client, by its number in the run. It is in the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+/// What became of a message, as the app was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Durable at this place.
+    Committed(Seq),
+    /// Not in the group.
+    Refused(Code),
+    /// In the group or not.
+    Unknown(Code),
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An app starts, for the nth time.
+    Life { app: AppId, life: u32 },
+    /// An app hands a message to its client.
+    Sent { app: AppId, group: GroupId, message: MessageId },
+    /// It is told what became of it.
+    Settled { app: AppId, message: MessageId, outcome: Outcome },
+    /// An app follows a group from a watermark, or from its own join.
+    Followed { app: AppId, group: GroupId, from: Option<Seq> },
+    /// The app is told that places up to `to` were never its user's.
+    Skipped { app: AppId, group: GroupId, from: Seq, to: Seq },
+    /// The app is given a record.
+    Delivered { app: AppId, group: GroupId, record: wire::Record },
+    /// Nothing more of this group will come: the app is told why, or wanted it so.
+    FollowEnded { app: AppId, group: GroupId, code: Code },
+    /// A change was acknowledged with this place.
+    Changed { app: AppId, group: GroupId, seq: Seq },
+    /// A change was refused.
+    ChangeRefused { app: AppId, group: GroupId, code: Code },
+    /// A user's cursors in a group, as an app was told.
+    Cursors { app: AppId, group: GroupId, read: Option<Seq>, delivered: Option<Seq> },
+    /// The store raised a group's epoch.
+    Activated { group: GroupId, epoch: u64, tail: Seq },
+    /// The store took records.
+    Appended { group: GroupId, epoch: u64, from: Seq, count: u64 },
+    /// A client's state, or what was done to the world.
+    Note { who: String, what: String },
+}
+
+/// Everything that happened so far. Cheap to clone; all clones are the same.
+#[derive(Clone, Default)]
+pub struct Chronicle(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    events: Vec<(Duration, Event)>,
+    hash: Xxh3,
+    prints: bool,
+}
+
+impl Chronicle {
+    /// An empty one; with `prints`, each event is written to standard output as it happens.
+    #[must_use]
+    pub fn new(prints: bool) -> Self {
+        Self(Arc::new(Mutex::new(Inner { prints, ..Inner::default() })))
+    }
+
+    /// Takes in what happens now.
+    pub fn tell(&self, event: Event) {
+        let at = turmoil::sim_elapsed().unwrap_or_default();
+        self.tell_at(at, event);
+    }
+
+    /// Takes in what happens at a moment of the run.
+    pub fn tell_at(&self, at: Duration, event: Event) {
+        let mut inner = self.lock();
+        let line = format!("{:>10.4} {event:?}\n", at.as_secs_f64());
+        inner.hash.update(line.as_bytes());
+        if inner.prints {
+            print!("{line}");
+        }
+        inner.events.push((at, event));
+    }
+
+    /// A line for people.
+    pub fn note(&self, who: impl Into<String>, what: impl Into<String>) {
+        self.tell(Event::Note { who: who.into(), what: what.into() });
+    }
+
+    /// Stands for all that happened and when.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.lock().hash.digest()
+    }
+
+    /// What happened, with the time since the run began.
+    #[must_use]
+    pub fn events(&self) -> Vec<(Duration, Event)> {
+        self.lock().events.clone()
+    }
+
+    /// How many things happened.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().events.len()
+    }
+
+    /// Has nothing happened?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Chronicle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chronicle({} events)", self.len())
+    }
+}

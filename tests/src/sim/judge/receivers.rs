@@ -1,0 +1,133 @@
+//! Every member gets everything from the record their join named, in order, once, the same as all
+//! others; after their removal nothing; and at the end of a run nobody is still waiting.
+
+use std::collections::BTreeMap;
+
+use shoal_protocol::{GroupId, Seq, UserId, wire};
+use wire::record::Body;
+
+use super::{
+    Case, Findings, Holding,
+    membership::{Fold, moves},
+    seq_of,
+};
+use crate::sim::chronicle::{AppId, Event};
+
+pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
+    let mut readers: BTreeMap<(AppId, GroupId), Reader> = BTreeMap::new();
+    for (_, event) in case.events {
+        match event {
+            Event::Life { app, .. } => readers.retain(|(of, _), _| of != app),
+            Event::Followed { app, group, from } => {
+                readers.insert((*app, *group), Reader { wants: *from, ..Reader::default() });
+            }
+            Event::FollowEnded { app, group, .. } => drop(readers.remove(&(*app, *group))),
+            Event::Delivered { app, group, record } => {
+                let (Some(reader), Some(holding)) =
+                    (readers.get_mut(&(*app, *group)), case.holdings.groups.get(group))
+                else {
+                    findings.find(|| format!("{app:?} got {} of {group}, unasked", record.seq));
+                    continue;
+                };
+                let at = At { app: *app, group: *group, user: case.user(*app), holding };
+                at.take(reader, record, findings);
+            }
+            Event::Skipped { app, group, from, to } => {
+                let at = case.holdings.groups.get(group).zip(readers.get_mut(&(*app, *group)));
+                if let Some((holding, reader)) = at {
+                    let at = At { app: *app, group: *group, user: case.user(*app), holding };
+                    at.skip(reader, *from, *to, findings);
+                }
+            }
+            _ => {}
+        }
+    }
+    check_complete(case, &readers, findings);
+}
+
+#[derive(Debug, Default)]
+struct Reader {
+    /// The next Seq; none until the first record of one that began at its join.
+    wants: Option<Seq>,
+    /// Its user's departure was delivered.
+    departed: Option<Seq>,
+}
+
+struct At<'run> {
+    app: AppId,
+    group: GroupId,
+    user: &'run UserId,
+    holding: &'run Holding,
+}
+
+impl At<'_> {
+    fn take(&self, reader: &mut Reader, record: &wire::Record, findings: &mut Findings) {
+        let Self { app, group, .. } = self;
+        let seq = seq_of(record);
+        match reader.wants {
+            Some(wanted) if wanted != seq => {
+                findings.find(|| format!("{app:?} got {seq} of {group}, and wanted {wanted}"));
+            }
+            None if !self.is_own_join(seq) => {
+                findings.find(|| format!("{app:?} got {seq} of {group} first, which is not its join"));
+            }
+            _ => {}
+        }
+        if let Some(departed) = reader.departed {
+            findings.find(|| format!("{app:?} got {seq} of {group}, but left it at {departed}"));
+        }
+        match self.holding.at(seq) {
+            None => findings.find(|| format!("{app:?} got {seq} of {group}, which is not durable")),
+            Some(held) if !is_same(held, record) => {
+                findings.find(|| format!("{app:?} got {record:?} of {group}, others {held:?}"));
+            }
+            Some(_) => {}
+        }
+        reader.wants = Some(seq.next());
+        if moves(record, self.user) == Some(false) {
+            reader.departed = Some(seq);
+        }
+    }
+
+    /// Only what came before a new join of the user is skipped.
+    fn skip(&self, reader: &mut Reader, from: Seq, to: Seq, findings: &mut Findings) {
+        let Self { app, group, .. } = self;
+        if reader.wants != Some(from) || to <= from || !self.is_own_join(to) {
+            findings.find(|| format!("{app:?} skipped {from} to {to} of {group}"));
+        }
+        *reader = Reader { wants: Some(to), departed: None };
+    }
+
+    fn is_own_join(&self, seq: Seq) -> bool {
+        self.group == GroupId::own(self.user)
+            || self.holding.at(seq).is_some_and(|record| moves(record, self.user) == Some(true))
+    }
+}
+
+/// The same, or recalled since.
+fn is_same(held: &wire::Record, got: &wire::Record) -> bool {
+    if held == got {
+        return true;
+    }
+    let (Some(Body::Message(mine)), Some(Body::Message(theirs))) = (&held.body, &got.body) else {
+        return false;
+    };
+    mine.recalled_by != 0
+        && mine.payload.is_empty()
+        && (held.seq, held.time_ms, &held.author) == (got.seq, got.time_ms, &got.author)
+        && (mine.kind, mine.refers_to) == (theirs.kind, theirs.refers_to)
+}
+
+/// Who follows a group and is in it at the end has all of it.
+fn check_complete(case: &Case<'_>, readers: &BTreeMap<(AppId, GroupId), Reader>, findings: &mut Findings) {
+    for ((app, group), reader) in readers {
+        let Some(holding) = case.holdings.groups.get(group) else { continue };
+        let tail = holding.tail();
+        let user = case.user(*app);
+        let is_in = *group == GroupId::own(user) || Fold::below(holding, tail).joined(user).is_some();
+        if is_in && reader.wants != Some(tail) && tail != Seq::FIRST {
+            let wants = reader.wants;
+            findings.find(|| format!("{app:?} waits for {wants:?} of {group}, whose tail is {tail}"));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Broken promises, each in one place: with one switched on, the judge must find it.
+
+/// What is broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// The store answers an append before it is durable.
+    AcknowledgedEarly,
+    /// The store forgets which numbers it has had of a sender.
+    SendersForgotten,
+    /// The store hands out one epoch twice.
+    EpochsStand,
+    /// The store's cursors go back.
+    CursorsGoBack,
+    /// A client accepts what lies above its watermark: a record is missing.
+    GapAccepted,
+    /// A client gives its app a record twice.
+    Doubled,
+    /// A client gives its app two records in the wrong order.
+    Swapped,
+    /// A client sends a message again under another number.
+    Renumbered,
+    /// A client says "sent" before the node did.
+    ReceiptInvented,
+    /// A client that is removed goes on for one more record.
+    RemovedGoesOn,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::AcknowledgedEarly,
+        Self::SendersForgotten,
+        Self::EpochsStand,
+        Self::CursorsGoBack,
+        Self::GapAccepted,
+        Self::Doubled,
+        Self::Swapped,
+        Self::Renumbered,
+        Self::ReceiptInvented,
+        Self::RemovedGoesOn,
+    ];
+}
