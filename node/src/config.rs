@@ -274,6 +274,8 @@ pub struct GroupLimits {
     pub window_records_max: usize,
     /// Bytes in a tail's window.
     pub window_bytes_max: usize,
+    /// Bytes in the windows of all tails on this node; above, each keeps only a few.
+    pub windows_bytes_max: usize,
     /// Records after which senders' numbers are written back.
     pub sender_checkpoint_records: u64,
     /// Incarnations with numbers, of one user in one group.
@@ -300,6 +302,7 @@ impl Default for GroupLimits {
             batch_bytes_max: 4 << 20,
             window_records_max: 1024,
             window_bytes_max: 1 << 20,
+            windows_bytes_max: 256 << 20,
             sender_checkpoint_records: 8192,
             senders_per_user_max: 64,
             incarnation_ttl_seconds: 24 * 3600,

@@ -171,6 +171,14 @@ impl<R: Clone> TailWindow<R> {
         }
     }
 
+    /// Lets go of the oldest records until no more than `bytes_max` are held; the latest record is
+    /// held whatever its size.
+    pub fn keep(&mut self, bytes_max: usize) {
+        while self.records.len() > 1 && self.bytes > bytes_max {
+            self.drop_oldest();
+        }
+    }
+
     /// Lets go of all records, and of the memory for them: they are in the store.
     pub fn clear(&mut self) {
         while !self.records.is_empty() {

@@ -135,6 +135,12 @@ fn group(limits: &Limits, found: &mut Vec<Problem>) {
         "limits.group.payload_bytes_max",
     );
     at_least(
+        "limits.group.windows_bytes_max",
+        group.windows_bytes_max,
+        group.window_bytes_max,
+        "limits.group.window_bytes_max",
+    );
+    at_least(
         "limits.group.batch_bytes_max",
         group.batch_bytes_max,
         payload,

@@ -144,11 +144,12 @@ mod tests {
     use shoal_protocol::{UserId, WindowLimits};
 
     use super::*;
-    use crate::delivery::Signal;
+    use crate::delivery::{Signal, WindowBudget};
 
     fn cursor(name: &str) -> Cursor {
         let limits = WindowLimits { records_max: 8, bytes_max: 1024 };
-        let tail = Arc::new(Tail::new(GroupId::named(name), Seq::FIRST, limits));
+        let budget = Arc::new(WindowBudget::new(1 << 20));
+        let tail = Arc::new(Tail::new(GroupId::named(name), Seq::FIRST, limits, budget));
         let signal = Arc::new(Signal::new(UserId::new("ada").unwrap()));
         let attachment = tail.attach(signal, 0, Seq::FIRST);
         Cursor::new(tail, attachment, Seq::FIRST)

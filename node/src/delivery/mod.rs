@@ -1,5 +1,7 @@
 //! From a group's tail to its sessions: cursors over shared bytes, never a queue for each session.
 
+mod budget;
+
 mod signal;
 
 mod tail;
@@ -12,6 +14,7 @@ mod streams;
 
 mod deliveries;
 
+pub use budget::WindowBudget;
 pub use deliveries::Deliveries;
 pub use pages::{Page, Pages};
 pub use signal::Signal;

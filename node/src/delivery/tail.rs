@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use shoal_protocol::{GroupId, Place, RecordFrame, Seq, TailWindow, UserId, WindowLimits};
 
-use super::signal::Signal;
+use super::{budget::WindowBudget, signal::Signal};
 
 /// What a tail has for an attached cursor.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,16 +100,17 @@ struct State {
 pub struct Tail {
     group: GroupId,
     redactions: AtomicU64,
+    budget: Arc<WindowBudget>,
     state: RwLock<State>,
 }
 
 impl Tail {
-    /// A tail at which nothing has come yet.
+    /// A tail at which nothing has come yet, whose window counts against `budget`.
     #[must_use]
-    pub fn new(group: GroupId, tail: Seq, limits: WindowLimits) -> Self {
+    pub fn new(group: GroupId, tail: Seq, limits: WindowLimits, budget: Arc<WindowBudget>) -> Self {
         let window = TailWindow::new(tail, limits);
         let state = RwLock::new(State { window, attached: Vec::new(), free: Vec::new() });
-        Self { group, redactions: AtomicU64::new(0), state }
+        Self { group, redactions: AtomicU64::new(0), budget, state }
     }
 
     /// Which group.
@@ -230,10 +231,12 @@ impl Tail {
     /// Puts durable records at the tail and rings for everybody who had read all before.
     pub fn append(&self, records: impl IntoIterator<Item = RecordFrame>) {
         let mut state = self.write_state();
-        for record in records {
-            let bytes = record.frame().len();
-            state.window.push(record, bytes);
-        }
+        self.change_window(&mut state, |window| {
+            for record in records {
+                let bytes = record.frame().len();
+                window.push(record, bytes);
+            }
+        });
         // Whom it rings first may read while it rings the rest.
         let state = RwLockWriteGuard::downgrade(state);
         for attached in state.attached.iter().flatten() {
@@ -245,7 +248,7 @@ impl Tail {
     /// lies, once the store holds the replacement: pages that were read before are read again.
     pub fn redact(&self, seq: Seq, record: RecordFrame) {
         let bytes = record.frame().len();
-        self.write_state().window.replace(seq, record, bytes);
+        self.change_window(&mut self.write_state(), |window| window.replace(seq, record, bytes));
         self.redactions.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -276,7 +279,17 @@ impl Tail {
 
     /// Lets go of the window: the records are in the store.
     pub fn sleep(&self) {
-        self.write_state().window.clear();
+        self.change_window(&mut self.write_state(), TailWindow::clear);
+    }
+
+    /// Changes the window and keeps it within what all windows may hold.
+    fn change_window(&self, state: &mut State, change: impl FnOnce(&mut TailWindow<RecordFrame>)) {
+        let before = state.window.bytes();
+        change(&mut state.window);
+        if self.budget.is_spent() {
+            state.window.keep(WindowBudget::SHARE_BYTES);
+        }
+        self.budget.settle(before, state.window.bytes());
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, State> {
@@ -285,6 +298,12 @@ impl Tail {
 
     fn write_state(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.budget.settle(self.read_state().window.bytes(), 0);
     }
 }
 

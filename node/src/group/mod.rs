@@ -44,7 +44,8 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::GroupLimits,
-    delivery::{Attachment, Signal, Tail},
+    delivery::{Attachment, Signal, Tail, WindowBudget},
+    ops::Metrics,
     store::{Create, MemberRow, Store, StoreError},
 };
 use input::Input;
@@ -125,12 +126,14 @@ struct Shared {
     store: StoreHandle,
     limits: GroupLimits,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     started: Instant,
     random: Mutex<StdRng>,
     /// The groups that are awake. A group's worker takes itself off under the lock, once nothing
     /// is left for it to take.
     awake: Mutex<BTreeMap<GroupId, mpsc::Sender<Input>>>,
     tails: Mutex<Tails>,
+    windows: Arc<WindowBudget>,
     stopping: watch::Sender<bool>,
     emptied: Notify,
 }
@@ -138,11 +141,19 @@ struct Shared {
 impl Groups {
     /// The group layer over a store. Everything random comes from `seed`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, limits: GroupLimits, seed: u64) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        limits: GroupLimits,
+        seed: u64,
+    ) -> Self {
         Self(Arc::new(Shared {
             store: StoreHandle(store),
+            windows: Arc::new(WindowBudget::new(limits.windows_bytes_max)),
             limits,
             clock,
+            metrics,
             started: Instant::now(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             awake: Mutex::default(),
@@ -180,7 +191,7 @@ impl Groups {
         if group.is_own() {
             let refusal =
                 Refusal::new(Code::NotMember, "a user's own sequence is written by the nodes alone");
-            return Input::Publish(publish).refuse(refusal);
+            return Input::Publish(publish).refuse(refusal, self.metrics());
         }
         self.send_or_refuse(group, Input::Publish(publish));
     }
@@ -276,6 +287,14 @@ impl Groups {
         &self.0.limits
     }
 
+    fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    fn count_awake(&self, awake: usize) {
+        self.0.metrics.groups_active.set(i64::try_from(awake).unwrap_or(i64::MAX));
+    }
+
     fn stopping(&self) -> watch::Receiver<bool> {
         self.0.stopping.subscribe()
     }
@@ -294,7 +313,8 @@ impl Groups {
             records_max: self.0.limits.window_records_max,
             bytes_max: self.0.limits.window_bytes_max,
         };
-        lock(&self.0.tails).open(group, || Tail::new(group, tail, limits))
+        let new = || Tail::new(group, tail, limits, Arc::clone(&self.0.windows));
+        lock(&self.0.tails).open(group, new)
     }
 
     /// A record's payload was recalled: nobody is given the old bytes any more.
@@ -317,7 +337,7 @@ impl Groups {
     fn send_or_refuse(&self, group: GroupId, input: Input) {
         if let Err(refused) = self.send(group, input) {
             let (input, refusal) = *refused;
-            input.refuse(refusal);
+            input.refuse(refusal, self.metrics());
         }
     }
 
@@ -347,6 +367,7 @@ impl Groups {
         let (inputs, receiver) = mpsc::channel(self.0.limits.queue_max);
         inputs.try_send(input).map_err(|_| unreachable!("a new queue has room")).ok();
         awake.insert(group, inputs);
+        self.count_awake(awake.len());
         tokio::spawn(Worker::new(self.clone(), group, receiver).run());
         Ok(())
     }
@@ -358,6 +379,7 @@ impl Groups {
             return false;
         }
         awake.remove(&group);
+        self.count_awake(awake.len());
         if awake.is_empty() {
             self.0.emptied.notify_one();
         }
