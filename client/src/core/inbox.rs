@@ -117,6 +117,7 @@ impl Inbox {
         if self.phase == Phase::Live {
             self.phase = Phase::Asked;
         }
+        self.told = None;
     }
 
     /// The node said that everything comes from `from` on. Whether the app is to be told of places

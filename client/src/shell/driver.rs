@@ -1,0 +1,110 @@
+//! Connect, run a session, connect again, until it is over.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    dial::{self, Connected, DialError},
+    lock,
+    session::{self, End},
+    shared::Shared,
+};
+use crate::{Closed, Lost, core::backoff::Backoff};
+
+/// The first and the longest wait between rounds of attempts.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_CEILING: Duration = Duration::from_secs(10);
+/// The longest that a node's `retry_after` is believed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// A session that lived so long was a good one: the next wait is short again.
+const SESSION_GOOD: Duration = Duration::from_secs(5);
+/// How long a live session has to say goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The client's task.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let why = drive(&shared).await;
+    tracing::debug!(%why, "closed");
+    shared.finish(why);
+}
+
+async fn drive(shared: &Arc<Shared>) -> Closed {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CEILING);
+    let mut moved_to = None;
+    loop {
+        let connected = match moved_to.take() {
+            Some(connected) => connected,
+            None => tokio::select! {
+                biased;
+                () = shared.closing() => return Closed::ByApp,
+                connected = connect(shared, &mut backoff) => match connected {
+                    Ok(connected) => connected,
+                    Err(why) => return why,
+                },
+            },
+        };
+        let began = Instant::now();
+        tracing::debug!(node = %connected.node, session = connected.welcome.session, "online");
+        let end = tokio::select! {
+            biased;
+            end = Box::pin(session::run(shared, connected)) => end,
+            () = late(shared) => End::Closed(Closed::ByApp),
+        };
+        match end {
+            End::Closed(why) => return why,
+            End::Moved(connected) => moved_to = Some(*connected),
+            End::Lost(why) => {
+                if began.elapsed() >= SESSION_GOOD {
+                    backoff.reset();
+                }
+                rest(shared, &mut backoff, why).await;
+            }
+        }
+    }
+}
+
+/// Tries node after node, with a wait after each round.
+async fn connect(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<Connected, Closed> {
+    let mut retry_after = Duration::ZERO;
+    loop {
+        let node = lock(&shared.nodes).next();
+        let Some(node) = node else {
+            sleep(backoff.failed(shared.chance()).max(retry_after)).await;
+            retry_after = Duration::ZERO;
+            continue;
+        };
+        match Box::pin(dial::dial(shared, &node)).await {
+            Ok(connected) => return Ok(connected),
+            Err(DialError::Closed(why)) => return Err(why),
+            Err(DialError::Lost(why)) => {
+                tracing::debug!(%node, %why, "no session");
+                retry_after = retry_after.max(dial::retry_after(&why)).min(RETRY_AFTER_MAX);
+                shared.offline(why);
+            }
+        }
+    }
+}
+
+/// A session was lost: a short wait, since all who were on that node come back now; none where
+/// the node said to go elsewhere.
+async fn rest(shared: &Arc<Shared>, backoff: &mut Backoff, why: Lost) {
+    tracing::debug!(%why, "offline");
+    let wait = if dial::elsewhere(&why) {
+        Duration::ZERO
+    } else {
+        backoff.failed(shared.chance()).max(dial::retry_after(&why)).min(RETRY_AFTER_MAX)
+    };
+    shared.offline(why);
+    tokio::select! {
+        biased;
+        () = shared.closing() => {}
+        () = sleep(wait) => {}
+    }
+}
+
+/// The app closes and the session does not come to its end.
+async fn late(shared: &Arc<Shared>) {
+    shared.closing().await;
+    sleep(GOODBYE_TIMEOUT).await;
+}
