@@ -2,7 +2,10 @@
 //! group's epoch and tail, writes one batch, syncs it once, tells the witness, and acknowledges.
 //! What comes meanwhile is the next batch.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, PersistMode};
@@ -46,8 +49,8 @@ pub(super) struct Committer {
     pub(super) database: Database,
     pub(super) keyspace: Keyspace,
     pub(super) witness: Witness,
-    /// The last commit's number.
-    pub(super) commit: u64,
+    /// The last commit's number, for whoever wants to know; written here alone.
+    pub(super) commits: Arc<AtomicU64>,
     pub(super) staged: Staged,
     pub(super) stopped: Stopped,
     pub(super) sync: Option<PersistMode>,
@@ -106,19 +109,22 @@ impl Committer {
         if self.staged.is_empty() {
             return Ok(());
         }
-        let number = self.commit + 1;
+        let number = self.commits.load(Ordering::Relaxed) + 1;
         let batch = self.staged.write(&self.database, &self.keyspace, number).durability(self.sync);
         batch.commit().map_err(|error| self.stop("a commit failed", &error, is_unwritten(&error)))?;
         self.witness
             .record(number)
             .map_err(|error| self.stop("the witness was not written", &error, false))?;
-        self.commit = number;
+        self.commits.store(number, Ordering::Relaxed);
         self.staged.keep();
         Ok(())
     }
 
     fn stop(&self, what: &str, error: &dyn std::fmt::Display, unwritten: bool) -> Failure {
-        let error = StoreError::Stopped(format!("{what} after commit {}: {error}", self.commit));
+        let error = StoreError::Stopped(format!(
+            "{what} after commit {}: {error}",
+            self.commits.load(Ordering::Relaxed)
+        ));
         tracing::error!(%error, "the store stops writing; reads go on");
         // Whoever came first said why.
         let error = self.stopped.get_or_init(|| error).clone();

@@ -9,7 +9,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -34,6 +37,7 @@ use crate::config::StoreLimits;
 pub struct FjallStore {
     requests: Option<mpsc::Sender<Request>>,
     committer: Option<JoinHandle<()>>,
+    commits: Arc<AtomicU64>,
     stopped: Stopped,
     keyspace: Keyspace,
     database: Database,
@@ -60,20 +64,27 @@ impl FjallStore {
         let Opened { database, keyspace, witness, commit, lock } = open::open(dir, limits)?;
         let (requests, receiver) = mpsc::channel(limits.appends_max.max(1));
         let stopped: Stopped = Arc::new(OnceLock::new());
+        let commits = Arc::new(AtomicU64::new(commit));
         let committer = Committer {
             requests: receiver,
             staged: Staged::new(database.clone(), keyspace.clone(), limits.active_groups_max),
             database: database.clone(),
             keyspace: keyspace.clone(),
             witness,
-            commit,
+            commits: Arc::clone(&commits),
             stopped: Arc::clone(&stopped),
             sync,
         };
         let committer = std::thread::Builder::new().name("shoal-store".into()).spawn(|| committer.run());
         let committer = committer.map_err(|error| OpenError::Io { path: dir.to_owned(), error })?;
         let (requests, committer) = (Some(requests), Some(committer));
-        Ok(Self { requests, committer, stopped, keyspace, database, _lock: lock })
+        Ok(Self { requests, committer, commits, stopped, keyspace, database, _lock: lock })
+    }
+
+    /// The number of the last commit: how often it has written and synced, over all openings.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     async fn request<T, E: From<StoreError>>(

@@ -3,11 +3,12 @@
 //! - [`workload`]: what is written, in a process of its own, and what was promised;
 //! - [`record`]: what that process did to its files, as `shoal-power-loss` recorded it;
 //! - [`disk`]: what a disk may hold of it after a power loss;
-//! - [`power_loss`], [`bit_flips`], [`disk_full`]: the tests.
+//! - [`power_loss`], [`bit_flips`], [`disk_full`], [`opening`]: the tests.
 
 mod bit_flips;
 mod disk;
 mod disk_full;
+mod opening;
 mod power_loss;
 mod record;
 mod workload;

@@ -115,9 +115,10 @@ fn seq(number: u64) -> Seq {
 fn content(group: u64, seq: u64, bytes_max: usize) -> Bytes {
     let mut random = StdRng::seed_from_u64(group << 32 | seq);
     let mut bytes = format!("{group}/{seq} ").into_bytes();
-    let named = bytes.len();
-    bytes.resize(named + random.random_range(0..bytes_max), 0);
-    random.fill(&mut bytes[named..]);
+    let pattern: [u8; 256] = std::array::from_fn(|_| random.random());
+    let length = bytes.len() + random.random_range(0..bytes_max);
+    bytes.extend(pattern.repeat(length / pattern.len() + 1));
+    bytes.truncate(length);
     bytes.into()
 }
 

@@ -1,0 +1,181 @@
+//! A folder that is not what its witness says is not served, says why, and is left as it is.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use shoal_node::{
+    config::StoreLimits,
+    store::{Append, Changes, Create, FjallStore, OpenError, ReadLimit, Store},
+};
+use shoal_protocol::Seq;
+
+use super::workload::{Place, group};
+
+const COMMITS: u64 = 20;
+
+/// A store with one group of one record a commit, closed.
+fn written() -> Place {
+    let place = Place::new();
+    block_on(async {
+        let store = open(&place.root()).unwrap();
+        let create = Create { incarnation: 1, created_ms: 1 };
+        let row = store.activate(group(1), Some(create)).await.unwrap().unwrap();
+        let mut expected_tail = row.tail;
+        for _ in 0..COMMITS {
+            let changes = Changes { records: vec![Bytes::from_static(b"a record")], ..Changes::default() };
+            store.append(Append { group: group(1), epoch: row.epoch, expected_tail, changes }).await.unwrap();
+            expected_tail = expected_tail.next();
+        }
+    });
+    place
+}
+
+fn open(root: &Path) -> Result<FjallStore, OpenError> {
+    FjallStore::open(root, &StoreLimits::default())
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+fn records(root: &Path) -> usize {
+    let limit = ReadLimit { records_max: 1000, bytes_max: 1000 };
+    block_on(async { open(root).unwrap().read(group(1), Seq::FIRST, limit).await.unwrap().len() })
+}
+
+fn refused(root: &Path) -> String {
+    match open(root) {
+        Err(error @ OpenError::Damaged { .. }) => error.to_string(),
+        other => panic!("it should have been refused as damaged: {other:?}"),
+    }
+}
+
+fn journal(root: &Path) -> PathBuf {
+    root.join("engine/0.jnl")
+}
+
+fn accept(root: &Path) {
+    File::create(root.join("accept-loss")).unwrap();
+}
+
+/// Where each batch of the journal begins, by its place in the engine's order.
+fn batches(root: &Path) -> Vec<u64> {
+    let bytes = fs::read(journal(root)).unwrap();
+    let ends = bytes.windows(4).enumerate().filter(|(_, window)| window == b"FJL\x03");
+    let ends: Vec<_> = ends.map(|(at, _)| at as u64 + 4).collect();
+    [0].into_iter().chain(ends).collect()
+}
+
+#[test]
+fn one_process_has_it_open() {
+    let place = written();
+    let held = open(&place.root()).unwrap();
+    assert!(matches!(open(&place.root()), Err(OpenError::Locked(_))));
+    drop(held);
+    assert_eq!(records(&place.root()), 20);
+}
+
+#[test]
+fn a_folder_without_its_witness_is_refused_until_the_loss_is_accepted() {
+    let place = written();
+    fs::remove_file(place.root().join("witness")).unwrap();
+    let said = refused(&place.root());
+    assert!(said.contains("witness is missing") && said.contains("accept-loss"), "{said}");
+    refused(&place.root());
+    accept(&place.root());
+    assert_eq!(records(&place.root()), 20);
+    assert!(!place.root().join("accept-loss").exists(), "it is accepted once");
+    assert_eq!(records(&place.root()), 20);
+}
+
+#[test]
+fn an_unreadable_witness_and_that_of_another_store_are_refused() {
+    let (place, other) = (written(), written());
+    let witness = place.root().join("witness");
+    let own = fs::read(&witness).unwrap();
+    fs::copy(other.root().join("witness"), &witness).unwrap();
+    assert!(refused(&place.root()).contains("another store"));
+    fs::write(&witness, vec![0; 8192]).unwrap();
+    assert!(refused(&place.root()).contains("unreadable"));
+    fs::write(&witness, own).unwrap();
+    assert_eq!(records(&place.root()), 20);
+}
+
+#[test]
+fn a_database_that_is_gone_is_not_made_anew() {
+    let place = written();
+    fs::remove_dir_all(place.root().join("engine")).unwrap();
+    refused(&place.root());
+    accept(&place.root());
+    assert_eq!(records(&place.root()), 0);
+}
+
+#[test]
+fn a_database_that_lacks_a_part_is_kept_from_the_engine() {
+    let place = written();
+    let part = place.root().join("engine/keyspaces/1/current");
+    let bytes = fs::read(&part).unwrap();
+    fs::remove_file(&part).unwrap();
+    assert!(refused(&place.root()).contains("keyspaces/1/current is missing"));
+    fs::write(&part, bytes).unwrap();
+    assert_eq!(records(&place.root()), 20, "the engine has cleared nothing away");
+}
+
+#[test]
+fn a_journal_damaged_in_the_middle_is_reported_and_left_as_it_is() {
+    let place = written();
+    let batches = batches(&place.root());
+    let file = File::options().write(true).open(journal(&place.root())).unwrap();
+    // The engine takes this for the end, and would cut off what follows.
+    file.write_all_at(&[0xff], batches[10]).unwrap();
+    let before = fs::read(journal(&place.root())).unwrap();
+    let said = refused(&place.root());
+    assert!(said.contains(&format!("from byte {}", batches[10])), "{said}");
+    assert!(fs::read(journal(&place.root())).unwrap() == before, "not a byte of it is changed");
+    accept(&place.root());
+    assert_eq!(records(&place.root()), 8, "what stood before is served");
+    let kept = fs::read_dir(place.root().join("damaged")).unwrap().count();
+    assert_eq!(kept, 1, "what followed is kept aside");
+}
+
+#[test]
+fn a_batch_whose_place_in_the_order_has_changed_is_found() {
+    let place = written();
+    let start = batches(&place.root())[10];
+    let file = File::options().read(true).write(true).open(journal(&place.root())).unwrap();
+    let mut order = [0; 8];
+    file.read_exact_at(&mut order, start + 5).unwrap();
+    // The engine's checksum does not cover it, and would skip the batch as one it has had.
+    file.write_all_at(&0_u64.to_le_bytes(), start + 5).unwrap();
+    assert!(refused(&place.root()).contains("cannot be read"));
+    file.write_all_at(&order, start + 5).unwrap();
+    assert_eq!(records(&place.root()), 20);
+}
+
+#[test]
+fn a_journal_without_its_last_commit_is_found() {
+    let place = written();
+    let batches = batches(&place.root());
+    let file = File::options().write(true).open(journal(&place.root())).unwrap();
+    file.set_len(batches[batches.len() - 2]).unwrap();
+    let said = refused(&place.root());
+    assert!(
+        said.contains("commits up to 22 were acknowledged") && said.contains("after commit 21"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_an_unfinished_creation_left_is_made_again() {
+    let place = Place::new();
+    fs::create_dir_all(place.root().join("engine.new/keyspaces")).unwrap();
+    File::create(place.root().join("engine.new/0.jnl")).unwrap().write_all(b"half").unwrap();
+    let store = Arc::new(open(&place.root()).unwrap());
+    assert_eq!(block_on(store.group(group(1))), Ok(None));
+}
