@@ -80,8 +80,13 @@ impl Node {
             endpoints.push(transport.endpoint(socket, Arc::clone(&parts.runtime), &mut random)?);
         }
         let (store, clock, limits) = (parts.store, parts.clock, parts.limits);
-        let groups =
-            Groups::new(Arc::clone(&store), Arc::clone(&clock), limits.group.clone(), random.next_u64());
+        let groups = Groups::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&parts.metrics),
+            limits.group.clone(),
+            random.next_u64(),
+        );
         let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
         let access = AccessParts {
             views: Views::new(groups.clone(), limits.view),

@@ -1,10 +1,14 @@
 //! What a group's worker is asked, and where its answers go.
 
 use shoal_protocol::{GroupId, Incarnation, Outcome, Refusal, UserId, wire};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use wire::receipt;
 
 use super::{Actor, Follow, Followed, Publish, home::Answer, judgement::Numbered};
+use crate::ops::Metrics;
 
 /// What a worker is asked.
 #[derive(Debug)]
@@ -19,12 +23,12 @@ pub(super) enum Input {
 
 impl Input {
     /// Answers with a refusal.
-    pub(super) fn refuse(self, refusal: Refusal) {
+    pub(super) fn refuse(self, refusal: Refusal, metrics: &Metrics) {
         match self {
             Self::Publish(publish) => {
                 let group = publish.group;
                 let (_, reply) = split(publish);
-                reply.answer(group, Answer::Refused(refusal));
+                reply.answer(group, Answer::Refused(refusal), metrics);
             }
             // Whoever does not wait for the answer any more does not need it.
             Self::Follow(_, to) => drop(to.send(Err(refusal))),
@@ -38,16 +42,17 @@ impl Input {
 /// Where an answer goes.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Receipt { to: mpsc::OwnedPermit<wire::Receipt>, incarnation: Incarnation, number: u64 },
+    Receipt { to: mpsc::OwnedPermit<wire::Receipt>, incarnation: Incarnation, number: u64, arrived: Instant },
     Changed(oneshot::Sender<Result<wire::Changed, Refusal>>),
     Noticed(oneshot::Sender<Result<(), Refusal>>),
 }
 
 impl Reply {
-    pub(super) fn answer(self, group: GroupId, answer: Answer) {
-        let Self::Receipt { to, incarnation, number } = self else {
+    pub(super) fn answer(self, group: GroupId, answer: Answer, metrics: &Metrics) {
+        let Self::Receipt { to, incarnation, number, arrived } = self else {
             unreachable!("only a message is answered with a receipt");
         };
+        count(&answer, arrived, metrics);
         let refused = |refusal: Refusal, consumed| {
             receipt::Outcome::Refused(wire::Refused { why: Some(refusal.into()), consumed })
         };
@@ -64,9 +69,19 @@ impl Reply {
     }
 }
 
+fn count(answer: &Answer, arrived: Instant, metrics: &Metrics) {
+    match answer {
+        Answer::Outcome(Outcome::Committed { .. }) => metrics.publish_seconds.observe(arrived.elapsed()),
+        Answer::Outcome(Outcome::Refused(code)) => metrics.publishes_refused.inc(*code),
+        Answer::Refused(refusal) => metrics.publishes_refused.inc(refusal.code),
+        Answer::OutOfOrder { .. } => metrics.publishes_out_of_order.inc(),
+    }
+}
+
 /// A message, and where its receipt goes.
 pub(super) fn split(publish: Publish) -> (Numbered, Reply) {
     let Publish { sender, number, message, receipt, .. } = publish;
-    let reply = Reply::Receipt { to: receipt, incarnation: sender.incarnation, number };
+    let incarnation = sender.incarnation;
+    let reply = Reply::Receipt { to: receipt, incarnation, number, arrived: Instant::now() };
     (Numbered { sender, number, message }, reply)
 }

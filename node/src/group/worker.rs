@@ -126,7 +126,7 @@ impl Worker {
                 self.settle_follows().await;
                 let create = self.create_for(&input);
                 if let Err(refusal) = self.wake(create).await {
-                    return input.refuse(refusal);
+                    return input.refuse(refusal, self.groups.metrics());
                 }
                 let now = self.groups.now();
                 let awake = self.awake.as_mut().expect("it has just been woken");
@@ -163,6 +163,7 @@ impl Worker {
         }
         self.move_tail(missed);
         self.awake = Some(Box::new(Awake { home, sub_group, rejudge: Vec::new() }));
+        self.groups.metrics().activations.inc();
         self.tell_members();
         Ok(())
     }
@@ -251,6 +252,9 @@ impl Worker {
     /// An append has failed: the home is finished, and the next one reads what is there.
     fn abandon(&mut self, error: &AppendError) {
         tracing::error!(group = %self.group, %error, "the home gives up");
+        if matches!(error, AppendError::Fenced { .. }) {
+            self.groups.metrics().fenced.inc();
+        }
         let Some(awake) = self.awake.take() else { return };
         let Awake { home, rejudge, .. } = *awake;
         let why = match error {
@@ -262,15 +266,17 @@ impl Worker {
         self.is_telling = false;
         for effect in home.abandon(&why) {
             match effect {
-                Effect::Answer(to, answer) => to.answer(self.group, answer),
+                Effect::Answer(to, answer) => to.answer(self.group, answer, self.groups.metrics()),
                 Effect::Changed(Reply::Changed(to), result) => drop(to.send(result)),
                 Effect::Noticed(Reply::Noticed(to), result) => drop(to.send(result)),
-                Effect::Rejudge(judged, _) => judged.reply.answer(self.group, Answer::Refused(why.clone())),
+                Effect::Rejudge(judged, _) => {
+                    judged.reply.answer(self.group, Answer::Refused(why.clone()), self.groups.metrics())
+                }
                 _ => {}
             }
         }
         for (judged, _) in rejudge {
-            judged.reply.answer(self.group, Answer::Refused(why.clone()));
+            judged.reply.answer(self.group, Answer::Refused(why.clone()), self.groups.metrics());
         }
     }
 
@@ -280,6 +286,7 @@ impl Worker {
             self.perform_one(effect);
         }
         if let Some(append) = self.awake.as_mut().and_then(|awake| awake.home.poll_append()) {
+            self.groups.metrics().batch_records.observe_size(append.changes.records.len() as u64);
             let store = self.store.clone();
             self.jobs.push(Box::pin(async move { Done::Appended(store.append(append).await) }));
         }
@@ -288,7 +295,7 @@ impl Worker {
     fn perform_one(&mut self, effect: Effect<Reply>) {
         let (store, group) = (self.store.clone(), self.group);
         match effect {
-            Effect::Answer(to, answer) => to.answer(group, answer),
+            Effect::Answer(to, answer) => to.answer(group, answer, self.groups.metrics()),
             Effect::Changed(Reply::Changed(to), result) => drop(to.send(result)),
             Effect::Noticed(Reply::Noticed(to), result) => drop(to.send(result)),
             Effect::Changed(..) | Effect::Noticed(..) => {
@@ -326,6 +333,7 @@ impl Worker {
 
     /// Durable and acknowledged: the tail moves, the owner folds.
     fn commit(&mut self, entries: Vec<Entry>) {
+        self.groups.metrics().committed.add(entries.len() as u64);
         let concerns_members = entries.iter().any(|entry| entry.members.is_some());
         if let Some(awake) = &mut self.awake {
             for entry in &entries {

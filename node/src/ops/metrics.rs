@@ -71,33 +71,27 @@ metrics! {
     groups_active: Gauge = Gauge::default(),
     /// Activations of homes, each of which raised an epoch.
     activations: Counter = Counter::default(),
-    /// Messages committed.
+    /// Records committed: messages, and changes of groups.
     committed: Counter = Counter::default(),
     /// Messages answered with a refusal, by code.
     publishes_refused: RefusalCounter = RefusalCounter::default(),
     /// Messages answered with the number expected instead of theirs.
     publishes_out_of_order: Counter = Counter::default(),
-    /// Messages answered with the outcome they had before.
-    publishes_repeated: Counter = Counter::default(),
     /// From a message's arrival at its home to its receipt.
     publish_seconds: Histogram = Histogram::seconds(),
     /// Records in an append.
     batch_records: Histogram = Histogram::sizes(),
     /// Appends refused because another home has taken over.
     fenced: Counter = Counter::default(),
-    /// Notices written to users' own sequences.
-    notices: Counter = Counter::default(),
     /// Watermarks seen above their group's tail: the sequence went back. Look at once.
     watermarks_ahead: Counter = Counter::default(),
 
     // Store.
     /// Commits, each of which was one sync.
     commits: Counter = Counter::default(),
-    /// Appends committed, of all groups.
-    appends: Counter = Counter::default(),
-    /// From the start of a commit to its sync.
+    /// From a batch's first write to its sync.
     commit_seconds: Histogram = Histogram::seconds(),
-    /// Writes in a commit.
+    /// Appends and other writes in a commit.
     commit_writes: Histogram = Histogram::sizes(),
     /// Reads of the store.
     store_reads: Counter = Counter::default(),

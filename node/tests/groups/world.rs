@@ -151,7 +151,7 @@ impl World {
 }
 
 fn groups(store: &Arc<dyn Store>, clock: &TestClock, limits: &GroupLimits) -> Groups {
-    Groups::new(store.clone(), Arc::new(clock.clone()), limits.clone(), 1)
+    Groups::new(store.clone(), Arc::new(clock.clone()), Arc::default(), limits.clone(), 1)
 }
 
 pub(crate) fn id(user: &str) -> UserId {

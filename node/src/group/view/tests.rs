@@ -34,7 +34,7 @@ fn service_admin() -> Actor {
 /// A group of ann, who owns it, and those named. The records: 1 its settings, 2 its members.
 async fn scene(settings: wire::Settings, members: &[&str]) -> Scene {
     let store = Arc::new(MemoryStore::new(1));
-    let groups = Groups::new(store, Arc::new(Still), GroupLimits::default(), 1);
+    let groups = Groups::new(store, Arc::new(Still), Arc::default(), GroupLimits::default(), 1);
     let scene = Scene { views: Views::new(groups, ViewLimits::default()), group: GroupId::named("scene") };
     let members = members.iter().map(ToString::to_string).collect();
     let create = wire::Create { settings: Some(settings), members };
