@@ -33,7 +33,7 @@ pub enum RequestError {
 /// [`request_timeout`](crate::Config::request_timeout). Refusals that pass (busy, too fast) are
 /// tried again meanwhile. After a loss of the session, questions are asked again, and so are the
 /// changes that may be repeated without harm: create, join, the read position. For the others the
-/// error is [`RequestError::Unanswered`]. Up to eight requests of a client are under way at once;
+/// error is [`RequestError::Unanswered`]. Up to four requests of a client are under way at once;
 /// further ones wait. Dropping the future gives up the answer, not the change.
 impl Client {
     /// Carries out any change.

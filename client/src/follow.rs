@@ -102,7 +102,7 @@ impl Follow {
                 None => inbox::Start::Join,
             },
         };
-        let following = follows.open(group, start).ok_or(FollowError::AlreadyFollowed)?;
+        let following = follows.open(group, start)?;
         // From here on dropping the future unfollows.
         let follow = Self { following, client: client.clone(), ended: false };
         match poll_fn(|context| follow.following.poll_live(context)).await {

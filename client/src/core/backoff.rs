@@ -16,11 +16,6 @@ impl Backoff {
         Self { first, ceiling, failures: 0 }
     }
 
-    /// Failures in a row.
-    pub(crate) fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// Notes a failure; how long to wait, for a `chance` in `0.0..1.0`: between half of the
     /// doubled wait and all of it, so that clients that lost the same node come back spread out.
     pub(crate) fn failed(&mut self, chance: f64) -> Duration {

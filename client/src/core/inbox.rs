@@ -107,11 +107,6 @@ impl Inbox {
         self.bytes < self.bytes_max
     }
 
-    /// Has the app something to take?
-    pub(crate) fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
-    }
-
     /// A node is asked (again): what it says next counts.
     pub(crate) fn asked(&mut self) {
         if self.phase == Phase::Live {

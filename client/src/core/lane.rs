@@ -89,6 +89,14 @@ impl Answer {
     }
 }
 
+/// What a node allows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Publishes without an answer, from the lowest number to the highest.
+    pub(crate) window: u64,
+    pub(crate) payload_bytes_max: usize,
+}
+
 #[derive(Debug)]
 struct Entry {
     ticket: Ticket,
@@ -193,18 +201,32 @@ impl Lane {
         }
     }
 
-    /// The next message for the wire, which it is on from here on.
-    pub(crate) fn send(&mut self, now: Duration, window: u64) -> Option<(Place, &wire::Message)> {
+    /// The next message for the wire, which it is on from here on. Those above the node's limit
+    /// fail here: the node would take the stream for broken.
+    pub(crate) fn send(
+        &mut self,
+        now: Duration,
+        limits: &Limits,
+        out: &mut Vec<Settled>,
+    ) -> Option<(Place, &wire::Message)> {
         if now < self.hold_until || (self.going_back && self.in_flight > 0) {
             return None;
         }
         self.going_back = false;
+        while self.entries.get(self.in_flight)?.message.payload.len() > limits.payload_bytes_max {
+            // What was sent before it goes on under its numbers, and has to be answered first.
+            if self.in_flight > 0 {
+                return None;
+            }
+            let why = format!("the node takes payloads of up to {} bytes", limits.payload_bytes_max);
+            self.unfit(0, &Refusal::new(Code::PayloadTooLarge, why), out);
+        }
         let place = self.entries.get(self.in_flight)?.place?;
         if self.in_flight > 0 {
             // The window counts from the lowest unanswered. Another incarnation waits for all of
             // the one before, or the order of the app's sends would be lost.
             let first = self.entries.front()?.place?;
-            if first.incarnation != place.incarnation || place.number - first.number >= window {
+            if first.incarnation != place.incarnation || place.number - first.number >= limits.window {
                 return None;
             }
         }
@@ -250,12 +272,20 @@ impl Lane {
             Answer::OutOfOrder { .. } => self.go_back(at, None, now, chance),
             Answer::Expired(why) => self.retire(place.incarnation, &why, out),
             Answer::Gone(why) => self.fail_from(at, place.incarnation, &why, out),
-            Answer::Unfit(why) => {
-                let uncertain = self.entries.get(at).is_some_and(|entry| entry.uncertain);
-                let failed = if uncertain { Failed::Unknown(why.clone()) } else { Failed::Refused(why.clone()) };
-                self.settle(at, Err(failed), out);
-                self.retire(place.incarnation, &why, out);
-            }
+            Answer::Unfit(why) => self.unfit(at, &why, out),
+        }
+    }
+
+    /// A message can never be sent and leaves its number unused.
+    fn unfit(&mut self, at: usize, why: &Refusal, out: &mut Vec<Settled>) {
+        let Some(entry) = self.entries.get(at) else {
+            return;
+        };
+        let place = entry.place;
+        let failed = if entry.uncertain { Failed::Unknown } else { Failed::Refused };
+        self.settle(at, Err(failed(why.clone())), out);
+        if let Some(place) = place {
+            self.retire(place.incarnation, why, out);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use shoal_protocol::{GroupId, Incarnation, PUBLISH_WINDOW, wire};
 
-use super::lane::{Answer, Lane, Place, Settled, Ticket};
+use super::lane::{Answer, Lane, Limits, Place, Settled, Ticket};
 
 /// A receipt that says nothing that could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +23,7 @@ pub(crate) struct Outbox {
     active: BTreeSet<GroupId>,
     /// The latest incarnation that a node issued.
     issued: Option<Incarnation>,
-    window: u64,
+    limits: Limits,
     /// Who was served last.
     turn: Option<GroupId>,
     tickets: u64,
@@ -35,7 +35,7 @@ impl Outbox {
             lanes: BTreeMap::new(),
             active: BTreeSet::new(),
             issued: None,
-            window: PUBLISH_WINDOW as u64,
+            limits: Limits { window: PUBLISH_WINDOW as u64, payload_bytes_max: usize::MAX },
             turn: None,
             tickets: 0,
         }
@@ -57,12 +57,16 @@ impl Outbox {
         ticket
     }
 
-    /// A session begins, with a fresh incarnation and the most publishes unanswered in a group (0
-    /// for the protocol's own bound).
-    pub(crate) fn welcomed(&mut self, incarnation: Incarnation, window: u32) {
-        self.window = match u64::from(window) {
+    /// A session begins, with a fresh incarnation and the node's limits, where 0 is none of its
+    /// own.
+    pub(crate) fn welcomed(&mut self, incarnation: Incarnation, limits: &wire::Limits) {
+        self.limits.window = match u64::from(limits.publish_window) {
             0 => PUBLISH_WINDOW as u64,
             window => window.min(PUBLISH_WINDOW as u64),
+        };
+        self.limits.payload_bytes_max = match limits.payload_bytes_max {
+            0 => usize::MAX,
+            bytes => bytes as usize,
         };
         self.issue(incarnation);
     }
@@ -82,8 +86,8 @@ impl Outbox {
         self.active_lanes().any(Lane::wants_incarnation)
     }
 
-    /// The next publish for the wire.
-    pub(crate) fn send(&mut self, now: Duration) -> Option<wire::Publish> {
+    /// The next publish for the wire. What turns out to be too large for the node goes to `out`.
+    pub(crate) fn send(&mut self, now: Duration, out: &mut Vec<Settled>) -> Option<wire::Publish> {
         let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
         let before = self.turn.map_or(Bound::Excluded(GroupId::from_random(0)), Bound::Included);
         let later = self.active.range((after, Bound::Unbounded));
@@ -92,7 +96,8 @@ impl Outbox {
             let Some(lane) = self.lanes.get_mut(group) else {
                 continue;
             };
-            if let Some((place, message)) = lane.send(now, self.window) {
+            lane.number(self.issued);
+            if let Some((place, message)) = lane.send(now, &self.limits, out) {
                 self.turn = Some(*group);
                 return Some(wire::Publish {
                     group: group.to_wire(),

@@ -132,7 +132,7 @@ impl World {
             }
             Step::Send(count) => {
                 for _ in 0..count {
-                    self.up.extend(self.outbox.send(self.now));
+                    self.up.extend(self.outbox.send(self.now, &mut Vec::new()));
                 }
             }
             Step::Home(count) => (0..count).for_each(|_| self.home()),
@@ -229,7 +229,7 @@ impl World {
 
     fn welcome(&mut self) {
         self.issued += 1;
-        self.outbox.welcomed(Incarnation(self.issued), 0);
+        self.outbox.welcomed(Incarnation(self.issued), &wire::Limits::default());
     }
 
     /// What has no number yet is the one thing that a stale save may double, as its docs say.

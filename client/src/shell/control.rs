@@ -174,7 +174,7 @@ impl Session {
             return;
         }
         if !following.is_asked() {
-            sleep(LAST_RECORDS_WAIT).await;
+            sleep(LAST_RECORDS_WAIT.max(self.connection.rtt() * 4)).await;
             let _ = timeout(LAST_RECORDS_WAIT_MAX, async {
                 loop {
                     let changed = following.changed();

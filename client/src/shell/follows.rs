@@ -8,11 +8,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use shoal_protocol::{GroupId, Seq, wire};
+use shoal_protocol::{Code, GroupId, Refusal, Seq, wire};
 use tokio::sync::Notify;
 
 use super::{following::Following, lock};
-use crate::core::inbox::Start;
+use crate::{FollowError, core::inbox::Start};
+
+/// How many follows a node surely takes with a hello.
+const ASKED_FIRST_MAX: usize = 64;
 
 /// How many watermarks of ended follows are kept for a later one.
 const RESUMABLE_MAX: usize = 10_000;
@@ -36,6 +39,8 @@ struct All {
     asked: BTreeMap<GroupId, u64>,
     /// Watermarks of follows that are over, and of an earlier run.
     resumable: BTreeMap<GroupId, Seq>,
+    /// The most follows that the node allows; known from the first session on.
+    follows_max: Option<usize>,
     closed: bool,
 }
 
@@ -52,11 +57,14 @@ impl Follows {
         Self { inner: Mutex::new(inner), wake: Notify::new(), bytes_max }
     }
 
-    /// Begins to follow; none where the group is followed already.
-    pub(crate) fn open(&self, group: GroupId, start: Start) -> Option<Arc<Following>> {
+    /// Begins to follow.
+    pub(crate) fn open(&self, group: GroupId, start: Start) -> Result<Arc<Following>, FollowError> {
         let mut all = lock(&self.inner);
         if all.following.contains_key(&group) {
-            return None;
+            return Err(FollowError::AlreadyFollowed);
+        }
+        if all.follows_max.is_some_and(|max| all.following.len() >= max) {
+            return Err(FollowError::Refused(too_many()));
         }
         all.serial += 1;
         let following = Arc::new(Following::new(group, all.serial, start, self.bytes_max));
@@ -67,7 +75,7 @@ impl Follows {
         all.due.entry(group).or_insert(false);
         drop(all);
         self.wake.notify_one();
-        Some(following)
+        Ok(following)
     }
 
     /// The app wants no more of it.
@@ -99,18 +107,23 @@ impl Follows {
         lock(&self.inner).resumable.get(&group).copied()
     }
 
-    /// What a new session is asked for.
+    /// What a new session is asked for; while its limit is not known, for a part.
     pub(crate) fn wanted(&self) -> Vec<Asked> {
         let all = lock(&self.inner);
         let asked = |following: &Arc<Following>| {
             Some(Asked { serial: following.serial(), follow: following.request()? })
         };
-        all.following.values().filter_map(asked).collect()
+        let asked_max = all.follows_max.unwrap_or(ASKED_FIRST_MAX);
+        all.following.values().filter_map(asked).take(asked_max).collect()
     }
 
-    /// A session begins that was asked for these: everything else is still to be told.
-    pub(crate) fn adopted(&self, asked: &[Asked]) {
+    /// A session begins that was asked for these, and allows so many (0: as many as there are):
+    /// everything else is still to be told.
+    pub(crate) fn adopted(&self, asked: &[Asked], follows_max: u32) {
         let mut all = lock(&self.inner);
+        all.follows_max = (follows_max != 0).then_some(follows_max as usize);
+        let beyond = all.following.values().skip(all.follows_max.unwrap_or(usize::MAX));
+        beyond.for_each(|following| following.end(too_many()));
         let asked = asked.iter().filter_map(|asked| {
             let group = GroupId::from_wire(&asked.follow.group).ok()?;
             Some((group, asked.serial))
@@ -164,10 +177,13 @@ impl Follows {
         asked.is_none_or(|serial| serial == following.serial()).then_some(following)
     }
 
-    /// Asks the node again, from where records are wanted.
+    /// Asks the node again, from where records are wanted, unless the follow is over.
     pub(crate) fn ask_again(&self, following: &Following) {
-        following.asked();
-        self.tell(following.group, false);
+        let current = self.get(following.group);
+        if current.is_some_and(|current| current.serial() == following.serial()) {
+            following.asked();
+            self.tell(following.group, false);
+        }
     }
 
     /// The app does not read: the node is to stop.
@@ -209,4 +225,8 @@ impl Follows {
         drop(all);
         following.iter().for_each(|following| following.close());
     }
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(Code::TooMany, "more follows than the node allows a session")
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -114,8 +114,8 @@ impl Queue {
     }
 
     /// A session begins.
-    pub(crate) fn welcomed(&self, incarnation: Incarnation, window: u32) {
-        lock(&self.inner).outbox.welcomed(incarnation, window);
+    pub(crate) fn welcomed(&self, incarnation: Incarnation, limits: &wire::Limits) {
+        lock(&self.inner).outbox.welcomed(incarnation, limits);
         self.wake.notify_one();
     }
 
@@ -132,10 +132,16 @@ impl Queue {
     /// Calls `put` with publishes for the wire as long as it takes more.
     pub(crate) fn send(&self, now: Duration, mut put: impl FnMut(wire::Publish) -> bool) {
         let mut inner = lock(&self.inner);
-        while let Some(publish) = inner.outbox.send(now) {
+        let mut settled = Vec::new();
+        while let Some(publish) = inner.outbox.send(now, &mut settled) {
             if !put(publish) {
-                return;
+                break;
             }
+        }
+        let wants_incarnation = inner.outbox.wants_incarnation();
+        self.tell(inner, settled);
+        if wants_incarnation {
+            self.incarnation.notify_one();
         }
     }
 
@@ -160,17 +166,8 @@ impl Queue {
         let mut settled = Vec::new();
         inner.outbox.receipt(receipt, now, chance, &mut settled)?;
         let wants_incarnation = inner.outbox.wants_incarnation();
-        let mut told = Vec::with_capacity(settled.len());
-        let mut acknowledged = 0;
-        for Settled { ticket, outcome } in settled {
-            acknowledged += u64::from(outcome.is_ok());
-            told.extend(inner.waiting.remove(&ticket).map(|waiting| (waiting, outcome)));
-        }
-        drop(inner);
-        for (waiting, outcome) in told {
-            // Nobody may wait any more: the receipt was for the queue alone then.
-            let _ = waiting.receipt.send(outcome.map_err(PublishError::from));
-        }
+        let acknowledged = settled.iter().filter(|settled| settled.outcome.is_ok()).count() as u64;
+        self.tell(inner, settled);
         self.wake.notify_one();
         if wants_incarnation {
             self.incarnation.notify_one();
@@ -200,6 +197,19 @@ impl Queue {
         drop(inner);
         for waiting in waiting.into_values() {
             let _ = waiting.receipt.send(Err(PublishError::Closed));
+        }
+    }
+
+    /// Tells those who wait, without the lock.
+    fn tell(&self, mut inner: MutexGuard<'_, Inner>, settled: Vec<Settled>) {
+        let mut told = Vec::with_capacity(settled.len());
+        for Settled { ticket, outcome } in settled {
+            told.extend(inner.waiting.remove(&ticket).map(|waiting| (waiting, outcome)));
+        }
+        drop(inner);
+        for (waiting, outcome) in told {
+            // Nobody may wait any more: the receipt was for the queue alone then.
+            let _ = waiting.receipt.send(outcome.map_err(PublishError::from));
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use shoal_protocol::wire;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{

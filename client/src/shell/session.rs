@@ -69,9 +69,9 @@ pub(crate) type FollowEnd = (Arc<Following>, Refusal);
 
 /// Runs a session until it ends.
 pub(crate) async fn run(shared: &Arc<Shared>, connected: Connected) -> End {
-    shared.follows.adopted(&connected.asked);
     let limits = connected.welcome.limits.unwrap_or_default();
-    shared.queue.welcomed(Incarnation(connected.welcome.incarnation), limits.publish_window);
+    shared.follows.adopted(&connected.asked, limits.follows_max);
+    shared.queue.welcomed(Incarnation(connected.welcome.incarnation), &limits);
     shared.online(&connected);
     let Connected { node, connection, to_node, from_node, welcome, .. } = connected;
     let session = Session {

@@ -38,7 +38,7 @@ const DATAGRAMS_OUT_BYTES: usize = 16 << 10;
 /// The longest chosen connection id: not to be guessed.
 const CONNECTION_ID_BYTES: usize = 16;
 /// Requests that are under way at the same time; more wait.
-const REQUESTS_MAX: usize = 8;
+const REQUESTS_MAX: usize = 4;
 
 /// The live session, for requests and datagrams.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ struct Bench {
 impl Bench {
     fn new(incarnation: u64) -> Self {
         let mut outbox = Outbox::new();
-        outbox.welcomed(Incarnation(incarnation), 0);
+        outbox.welcomed(Incarnation(incarnation), &wire::Limits::default());
         Self { outbox, group: GroupId::named("g"), settled: Vec::new() }
     }
 
@@ -25,7 +25,7 @@ impl Bench {
 
     /// What goes on the wire now: (incarnation, number, text).
     fn sent(&mut self, now: Duration) -> Vec<(u64, u64, String)> {
-        std::iter::from_fn(|| self.outbox.send(now))
+        std::iter::from_fn(|| self.outbox.send(now, &mut self.settled))
             .map(|publish| {
                 let text = publish.message.unwrap().payload;
                 (publish.incarnation, publish.number, String::from_utf8(text.to_vec()).unwrap())
@@ -77,7 +77,7 @@ fn messages_are_pipelined_with_numbers_from_one() {
 #[test]
 fn no_more_than_the_window_is_unanswered() {
     let mut bench = Bench::new(7);
-    bench.outbox.welcomed(Incarnation(8), 3);
+    bench.outbox.welcomed(Incarnation(8), &wire::Limits { publish_window: 3, ..Default::default() });
     for _ in 0..5 {
         bench.push("x");
     }
@@ -112,7 +112,7 @@ fn what_was_in_flight_goes_again_after_a_reconnect_under_its_numbers() {
     bench.push("b");
     bench.sent(NOW);
     bench.outbox.disconnected();
-    bench.outbox.welcomed(Incarnation(8), 0);
+    bench.outbox.welcomed(Incarnation(8), &wire::Limits::default());
     bench.push("c");
     assert_eq!(numbers(&bench.sent(NOW)), [(7, 1), (7, 2), (7, 3)]);
 }
@@ -194,6 +194,20 @@ fn a_message_that_can_never_be_sent_holds_up_nothing_behind_it() {
 }
 
 #[test]
+fn a_message_above_the_nodes_limit_fails_alone_once_those_before_it_are_answered() {
+    let mut bench = Bench::new(7);
+    for text in ["a", "too large", "b"] {
+        bench.push(text);
+    }
+    bench.outbox.welcomed(Incarnation(8), &wire::Limits { payload_bytes_max: 4, ..Default::default() });
+    assert_eq!(numbers(&bench.sent(NOW)), [(7, 1)]);
+    bench.answer(7, 1, committed(1));
+    let sent = bench.sent(NOW);
+    assert!(matches!(&bench.settled[0].outcome, Err(Failed::Refused(why)) if why.code == Code::PayloadTooLarge));
+    assert_eq!((numbers(&sent), sent[0].2.as_str()), (vec![(8, 1)], "b"));
+}
+
+#[test]
 fn a_number_whose_outcome_is_gone_is_unknown_to_the_app() {
     let mut bench = Bench::new(7);
     bench.push("a");
@@ -215,7 +229,7 @@ fn a_queue_of_an_earlier_run_goes_first_and_new_messages_take_a_fresh_incarnatio
         next.outbox.restore(group, message, place);
     }
     next.push("c");
-    next.outbox.welcomed(Incarnation(8), 0);
+    next.outbox.welcomed(Incarnation(8), &wire::Limits::default());
     assert_eq!(numbers(&next.sent(NOW)), [(7, 1), (7, 2)]);
     next.answer(7, 1, committed(1));
     assert!(next.sent(NOW).is_empty(), "the other incarnation waits, or the order would be lost");
@@ -227,9 +241,9 @@ fn a_queue_of_an_earlier_run_goes_first_and_new_messages_take_a_fresh_incarnatio
 fn before_the_first_session_messages_wait_without_numbers() {
     let mut outbox = Outbox::new();
     outbox.push(GroupId::named("g"), message("a"));
-    assert!(outbox.send(NOW).is_none());
-    outbox.welcomed(Incarnation(7), 0);
-    assert_eq!(outbox.send(NOW).unwrap().number, 1);
+    assert!(outbox.send(NOW, &mut Vec::new()).is_none());
+    outbox.welcomed(Incarnation(7), &wire::Limits::default());
+    assert_eq!(outbox.send(NOW, &mut Vec::new()).unwrap().number, 1);
 }
 
 #[test]
