@@ -87,15 +87,13 @@ metrics! {
     watermarks_ahead: Counter = Counter::default(),
 
     // Store.
-    /// Commits, each of which was one sync.
-    commits: Counter = Counter::default(),
     /// From a batch's first write to its sync.
     commit_seconds: Histogram = Histogram::seconds(),
     /// Appends and other writes in a commit.
     commit_writes: Histogram = Histogram::sizes(),
     /// Reads of the store.
     store_reads: Counter = Counter::default(),
-    /// Reads whose checksum was wrong. Look at once.
+    /// Reads of what is not what was written. Look at once.
     store_corrupt: Counter = Counter::default(),
     /// 1 as long as the store writes.
     store_writable: Gauge = Gauge::default(),

@@ -2,9 +2,12 @@
 //! group's epoch and tail, writes one batch, syncs it once, tells the witness, and acknowledges.
 //! What comes meanwhile is the next batch.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -16,6 +19,7 @@ use super::{
     AppendError, Create, CursorRaise, GroupRow, Setting, StoreError, encode::Encoded, staged::Staged,
     witness::Witness,
 };
+use crate::ops::Metrics;
 
 /// Bytes in a batch before it is written, whatever waits: one sync should not wait for long.
 const BATCH_BYTES_MAX: usize = 16 << 20;
@@ -54,6 +58,7 @@ pub(super) struct Committer {
     pub(super) staged: Staged,
     pub(super) stopped: Stopped,
     pub(super) sync: Option<PersistMode>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Why a batch was not acknowledged.
@@ -70,7 +75,10 @@ impl Committer {
         let mut replies = Vec::new();
         while let Some(request) = self.requests.blocking_recv() {
             self.gather(request, &mut replies);
+            let started = Instant::now();
             let outcome = self.commit();
+            self.metrics.commit_seconds.observe(started.elapsed());
+            self.metrics.commit_writes.observe_size(replies.len() as u64);
             for reply in replies.drain(..) {
                 reply.send(&outcome);
             }

@@ -31,7 +31,7 @@ use super::{
     open::{self, OpenError, Opened},
     staged::Staged,
 };
-use crate::config::StoreLimits;
+use crate::{config::StoreLimits, ops::Metrics};
 
 /// The embedded store. Dropping it writes what was accepted and waits for the thread that does.
 pub struct FjallStore {
@@ -41,6 +41,7 @@ pub struct FjallStore {
     stopped: Stopped,
     keyspace: Keyspace,
     database: Database,
+    metrics: Arc<Metrics>,
     /// After the database: the folder is free once everything is closed.
     _lock: File,
 }
@@ -51,16 +52,29 @@ impl FjallStore {
     /// # Errors
     /// Where the folder is in use, or where not everything is there that was ever acknowledged.
     pub fn open(dir: &Path, limits: &StoreLimits) -> Result<Self, OpenError> {
-        Self::open_with(dir, limits, Some(PersistMode::SyncData))
+        Self::open_counted(dir, limits, Arc::default())
+    }
+
+    /// As [`Self::open`], with counters that somebody looks at.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_counted(dir: &Path, limits: &StoreLimits, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        Self::open_with(dir, limits, Some(PersistMode::SyncData), metrics)
     }
 
     /// For tests that must see what a missing sync costs.
     #[doc(hidden)]
     pub fn open_without_sync(dir: &Path, limits: &StoreLimits) -> Result<Self, OpenError> {
-        Self::open_with(dir, limits, Some(PersistMode::Buffer))
+        Self::open_with(dir, limits, Some(PersistMode::Buffer), Arc::default())
     }
 
-    fn open_with(dir: &Path, limits: &StoreLimits, sync: Option<PersistMode>) -> Result<Self, OpenError> {
+    fn open_with(
+        dir: &Path,
+        limits: &StoreLimits,
+        sync: Option<PersistMode>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
         let Opened { database, keyspace, witness, commit, lock } = open::open(dir, limits)?;
         let (requests, receiver) = mpsc::channel(limits.appends_max.max(1));
         let stopped: Stopped = Arc::new(OnceLock::new());
@@ -74,11 +88,12 @@ impl FjallStore {
             commits: Arc::clone(&commits),
             stopped: Arc::clone(&stopped),
             sync,
+            metrics: Arc::clone(&metrics),
         };
         let committer = std::thread::Builder::new().name("shoal-store".into()).spawn(|| committer.run());
         let committer = committer.map_err(|error| OpenError::Io { path: dir.to_owned(), error })?;
         let (requests, committer) = (Some(requests), Some(committer));
-        Ok(Self { requests, committer, commits, stopped, keyspace, database, _lock: lock })
+        Ok(Self { requests, committer, commits, stopped, keyspace, database, metrics, _lock: lock })
     }
 
     /// The number of the last commit: how often it has written and synced, over all openings.
@@ -114,14 +129,19 @@ impl FjallStore {
         read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let view = View { snapshot: self.database.snapshot(), keyspace: self.keyspace.clone() };
+        self.metrics.store_reads.inc();
         let read = tokio::task::spawn_blocking(move || read(&view)).await;
-        read.unwrap_or_else(|error| {
+        let read = read.unwrap_or_else(|error| {
             Err(if error.is_panic() {
                 StoreError::Corrupt("the engine panicked on what it read".into())
             } else {
                 StoreError::Unavailable("the node is shutting down".into())
             })
-        })
+        });
+        if matches!(read, Err(StoreError::Corrupt(_))) {
+            self.metrics.store_corrupt.inc();
+        }
+        read
     }
 }
 

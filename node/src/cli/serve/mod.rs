@@ -90,7 +90,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let phase = Phase::starting();
     let ops = sockets.serve_ops(&metrics, &phase)?;
 
-    let store = open_store(&config, &folder).await?;
+    let store = open_store(&config, &folder, &metrics).await?;
     phase.follow(&store);
     let addresses = advertised(&config, &sockets);
     let (coordination, writer) = InProcess::open(Arc::clone(&store)).await.context("coordination")?;
@@ -114,10 +114,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Opening reads what a crash left, which may take a while.
-async fn open_store(config: &Config, folder: &Folder) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_store(
+    config: &Config,
+    folder: &Folder,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Arc<dyn Store>> {
     let StoreKind::Embedded = config.store;
-    let (path, limits) = (folder.store.clone(), config.limits.store.clone());
-    let store = tokio::task::spawn_blocking(move || FjallStore::open(&path, &limits)).await?;
+    let (path, limits, metrics) = (folder.store.clone(), config.limits.store.clone(), Arc::clone(metrics));
+    let open = move || FjallStore::open_counted(&path, &limits, metrics);
+    let store = tokio::task::spawn_blocking(open).await?;
     Ok(Arc::new(store.with_context(|| format!("the store in {} does not open", folder.store.display()))?))
 }
 
