@@ -46,14 +46,19 @@ fn open(addr: SocketAddr, config: Option<quinn::ServerConfig>) -> Result<Endpoin
     Ok(Endpoint::new(EndpointConfig::default(), config, socket, runtime)?)
 }
 
-/// The node's settings, where they matter for what is measured.
+/// The node's settings as they are by default (`limits.access`), so that only what is done with
+/// the connections differs.
 fn server_transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(8))
-        .max_concurrent_uni_streams(VarInt::from_u32(1))
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))))
-        .send_window(256 * 1024);
+        .max_concurrent_bidi_streams(VarInt::from_u32(13))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .send_window(256 << 10)
+        .receive_window(VarInt::from_u32(256 << 10))
+        .stream_receive_window(VarInt::from_u32(128 << 10))
+        .datagram_receive_buffer_size(Some(16 << 10))
+        .datagram_send_buffer_size(16 << 10)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(75_000))));
     transport
 }
 

@@ -19,8 +19,12 @@ use crate::{
 };
 
 const WARM_UP: Duration = Duration::from_secs(3);
-/// Messages that the slowest receiver may be behind while the server is kept saturated.
-const WINDOW: u64 = 512;
+/// Messages that the slowest receiver may be behind while the server is kept saturated. quinn looks
+/// through a stream's unacknowledged chunks one by one, so with more of them on their way that search
+/// is what costs, at either server.
+const WINDOW: u64 = 128;
+/// They are sent so many at once or more: by ones and twos, waking tasks would be all there is to see.
+const STEP: u64 = 64;
 /// Senders, and the messages of each without receipt, below the protocol's bound.
 const PUBLISHERS: usize = 8;
 const UNANSWERED_MAX: usize = 100;
@@ -127,7 +131,10 @@ impl Source {
             self.check_tasks()?;
             let grant = match pace {
                 Pace::PerSecond(_) => 1,
-                Pace::Saturated => slowest(receivers) - self.first + WINDOW - self.granted,
+                Pace::Saturated => {
+                    let room = slowest(receivers) - self.first + WINDOW - self.granted;
+                    if room < STEP { 0 } else { room }
+                }
             };
             self.grant(grant)?;
         }

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use process::Kind;
 
 mod bare;
 
@@ -76,9 +77,24 @@ struct Run {
     /// Idle sessions
     #[arg(long, default_value_t = 5000)]
     sessions: usize,
+    /// One server only: for a profiler, as there is nothing to compare
+    #[arg(long)]
+    only: Option<Kind>,
     /// Where to write the figures, with the conditions
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// What all measurements share.
+struct Bench {
+    /// The node's binary.
+    shoal: PathBuf,
+    /// The folder in which servers keep their data.
+    dir: PathBuf,
+    /// In the order in which they take turns.
+    kinds: Vec<Kind>,
+    rounds: usize,
+    measured: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -112,17 +128,22 @@ impl Run {
             None => std::env::current_exe()?.with_file_name("shoal"),
         };
         let dir = self.dir.canonicalize().with_context(|| format!("no folder {}", self.dir.display()))?;
-        let length = Duration::from_secs(self.seconds);
-        let mut results = results::Results::new(conditions::Conditions::read(&shoal, &dir));
+        let kinds = match self.only {
+            Some(kind) => vec![kind],
+            None => vec![Kind::Bare, Kind::Shoal],
+        };
+        let bench =
+            Bench { shoal, dir, kinds, rounds: self.rounds, measured: Duration::from_secs(self.seconds) };
+        let mut results = results::Results::new(conditions::Conditions::read(&bench.shoal, &bench.dir));
         for measurement in Measurement::value_variants() {
             if !self.measurements.is_empty() && !self.measurements.contains(measurement) {
                 continue;
             }
             match measurement {
-                Measurement::Fanout => results.fanout(self.rounds, length, &shoal, &dir).await?,
-                Measurement::Idle => results.idle(self.sessions, &shoal, &dir).await?,
-                Measurement::Lone => results.lone(self.rounds, length, &shoal, &dir).await?,
-                Measurement::Throughput => results.throughput(self.rounds, length, &shoal, &dir).await?,
+                Measurement::Fanout => results.fanout(&bench).await?,
+                Measurement::Idle => results.idle(&bench, self.sessions).await?,
+                Measurement::Lone => results.lone(&bench).await?,
+                Measurement::Throughput => results.throughput(&bench).await?,
             }
         }
         if let Some(path) = &self.json {

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Which server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// The node.
@@ -101,6 +101,12 @@ impl Drop for Server {
 }
 
 const NODE_CONFIG: &str = "\
+[limits.access]
+publish_rate_per_second = 1000000
+publish_burst = 1000000
+request_rate_per_second = 1000000
+request_burst = 1000000
+
 [limits.group]
 member_rate_per_second = 1000000
 member_burst = 1000000

@@ -1,12 +1,11 @@
 //! Runs the measurements in turn and tells what they came to: medians, ratios and goals.
 
-use std::{path::Path, time::Duration};
-
 use anyhow::Result;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::{
+    Bench,
     conditions::Conditions,
     fanout::{self, Case, Pace},
     idle, lone,
@@ -60,20 +59,17 @@ impl Results {
         Self { conditions, fanout: vec![], idle_goal_kib, idle: vec![], lone: None, throughput: vec![] }
     }
 
-    pub(crate) async fn fanout(
-        &mut self,
-        rounds: usize,
-        measured: Duration,
-        shoal: &Path,
-        dir: &Path,
-    ) -> Result<()> {
+    pub(crate) async fn fanout(&mut self, bench: &Bench) -> Result<()> {
         for (connections, pace) in [(1000, Pace::PerSecond(50)), (200, Pace::Saturated)] {
-            let case = Case { connections, pace, payload_bytes: PAYLOAD_BYTES, measured };
+            let case = Case { connections, pace, payload_bytes: PAYLOAD_BYTES, measured: bench.measured };
             let mut samples = Vec::new();
-            for round in 1..=rounds {
-                for kind in [Kind::Bare, Kind::Shoal] {
-                    eprintln!("{connections} connections, {pace:?}, round {round} of {rounds}: {kind:?}");
-                    samples.push(fanout::measure(kind, case, shoal, dir).await?);
+            for round in 1..=bench.rounds {
+                for &kind in &bench.kinds {
+                    eprintln!(
+                        "{connections} connections, {pace:?}, round {round} of {}: {kind:?}",
+                        bench.rounds
+                    );
+                    samples.push(fanout::measure(kind, case, &bench.shoal, &bench.dir).await?);
                 }
             }
             let result = Fanout {
@@ -91,11 +87,13 @@ impl Results {
         Ok(())
     }
 
-    pub(crate) async fn idle(&mut self, sessions: usize, shoal: &Path, dir: &Path) -> Result<()> {
+    pub(crate) async fn idle(&mut self, bench: &Bench, sessions: usize) -> Result<()> {
         let mut table = table(&["server", "sessions", "groups each", "KiB a session", "goal"]);
-        for (kind, groups) in [(Kind::Bare, 1), (Kind::Shoal, 1), (Kind::Bare, 200), (Kind::Shoal, 200)] {
+        let turns =
+            [1, 200].into_iter().flat_map(|groups| bench.kinds.iter().map(move |&kind| (kind, groups)));
+        for (kind, groups) in turns {
             eprintln!("{sessions} idle sessions in {groups} groups: {kind:?}");
-            let sample = idle::measure(kind, sessions, groups, shoal, dir).await?;
+            let sample = idle::measure(kind, sessions, groups, &bench.shoal, &bench.dir).await?;
             table.add_row([
                 format!("{kind:?}"),
                 sample.sessions.to_string(),
@@ -109,17 +107,11 @@ impl Results {
         Ok(())
     }
 
-    pub(crate) async fn lone(
-        &mut self,
-        rounds: usize,
-        length: Duration,
-        shoal: &Path,
-        dir: &Path,
-    ) -> Result<()> {
+    pub(crate) async fn lone(&mut self, bench: &Bench) -> Result<()> {
         let mut samples = Vec::new();
-        for round in 1..=rounds {
-            eprintln!("a lone sender, round {round} of {rounds}");
-            samples.push(lone::measure(shoal, dir, length).await?);
+        for round in 1..=bench.rounds {
+            eprintln!("a lone sender, round {round} of {}", bench.rounds);
+            samples.push(lone::measure(&bench.shoal, &bench.dir, bench.measured).await?);
         }
         let receipt = median(samples.iter().map(|sample| sample.receipt_ms.p50));
         let disk = median(samples.iter().map(|sample| sample.fdatasync_ms.p50));
@@ -139,19 +131,13 @@ impl Results {
         Ok(())
     }
 
-    pub(crate) async fn throughput(
-        &mut self,
-        rounds: usize,
-        length: Duration,
-        shoal: &Path,
-        dir: &Path,
-    ) -> Result<()> {
+    pub(crate) async fn throughput(&mut self, bench: &Bench) -> Result<()> {
         let mut table = table(&["groups", "in flight", "durable /s", "delivered /s", "CPU µs a message"]);
         for groups in [1, 1000] {
             let mut samples = Vec::new();
-            for round in 1..=rounds {
-                eprintln!("durable messages into {groups} groups, round {round} of {rounds}");
-                samples.push(throughput::measure(groups, shoal, dir, length).await?);
+            for round in 1..=bench.rounds {
+                eprintln!("durable messages into {groups} groups, round {round} of {}", bench.rounds);
+                samples.push(throughput::measure(groups, &bench.shoal, &bench.dir, bench.measured).await?);
             }
             let of = |figure: fn(&throughput::Sample) -> f64| median(samples.iter().map(figure));
             table.add_row([
