@@ -302,5 +302,8 @@ fn names(users: &[UserId]) -> Vec<String> {
 
 fn unexpected(answer: &wire::response::Body) -> RequestError {
     let text = format!("{answer:?}");
-    RequestError::Broken(format!("another answer than was asked for: {}", text.chars().take(80).collect::<String>()))
+    RequestError::Broken(format!(
+        "another answer than was asked for: {}",
+        text.chars().take(80).collect::<String>()
+    ))
 }

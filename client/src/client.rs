@@ -6,8 +6,8 @@ use shoal_protocol::{GroupId, Seq, UserId, wire};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Closed, Config, Follow, FollowError, Lost, Message, PublishError, Saved, Sending, SignalKind, Signals, Start,
-    State, Stats,
+    Closed, Config, Follow, FollowError, Lost, Message, PublishError, Saved, Sending, SignalKind, Signals,
+    Start, State, Stats,
     sending::PAYLOAD_BYTES_MAX,
     shell::{driver, lock, shared::Shared},
     signal::SIGNALS_MAX,

@@ -34,9 +34,7 @@ pub use follow::{Delivered, Follow, FollowError, Start};
 pub use saved::{Saved, SavedError};
 pub use sending::{Message, PublishError, Sending};
 pub use shoal_certs::IdentityError as TlsError;
-pub use shoal_protocol::{
-    Code, DeviceId, GroupId, IdError, Incarnation, Refusal, Retry, Seq, UserId, wire,
-};
+pub use shoal_protocol::{Code, DeviceId, GroupId, IdError, Incarnation, Refusal, Retry, Seq, UserId, wire};
 pub use signal::{Signal, SignalKind, Signals};
 pub use state::{Closed, Lost, State};
 pub use stats::Stats;

@@ -91,8 +91,7 @@ impl Saved {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SavedError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(SavedError::NotSaved)?;
         let version = *rest.first().ok_or(SavedError::Damaged)?;
-        let (content, checksum) =
-            bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(SavedError::Damaged)?;
+        let (content, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(SavedError::Damaged)?;
         if crc32c::crc32c(content).to_le_bytes() != *checksum {
             return Err(SavedError::Damaged);
         }
@@ -105,10 +104,8 @@ impl Saved {
     }
 
     fn to_format(&self) -> Format {
-        let watermark = |(group, seq): (&GroupId, &Seq)| wire::Watermark {
-            group: group.to_wire(),
-            watermark: seq.get(),
-        };
+        let watermark =
+            |(group, seq): (&GroupId, &Seq)| wire::Watermark { group: group.to_wire(), watermark: seq.get() };
         let queued = |queued: &Queued| wire::Publish {
             group: queued.group.to_wire(),
             incarnation: queued.place.map_or(0, |place| place.incarnation.0),

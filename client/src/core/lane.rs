@@ -73,8 +73,12 @@ impl Answer {
     /// Reads a receipt; none where it says nothing that could be.
     pub(crate) fn from_wire(outcome: wire::receipt::Outcome) -> Option<Self> {
         let refused = match outcome {
-            wire::receipt::Outcome::Committed(committed) => return Seq::new(committed.seq).map(Self::Committed),
-            wire::receipt::Outcome::OutOfOrder(out) => return Some(Self::OutOfOrder { expected: out.expected }),
+            wire::receipt::Outcome::Committed(committed) => {
+                return Seq::new(committed.seq).map(Self::Committed);
+            }
+            wire::receipt::Outcome::OutOfOrder(out) => {
+                return Some(Self::OutOfOrder { expected: out.expected });
+            }
             wire::receipt::Outcome::Refused(refused) => refused,
         };
         let why = Refusal::from(refused.why?);
@@ -207,6 +211,7 @@ impl Lane {
         &mut self,
         now: Duration,
         limits: &Limits,
+        issued: Option<Incarnation>,
         out: &mut Vec<Settled>,
     ) -> Option<(Place, &wire::Message)> {
         if now < self.hold_until || (self.going_back && self.in_flight > 0) {
@@ -220,6 +225,7 @@ impl Lane {
             }
             let why = format!("the node takes payloads of up to {} bytes", limits.payload_bytes_max);
             self.unfit(0, &Refusal::new(Code::PayloadTooLarge, why), out);
+            self.number(issued);
         }
         let place = self.entries.get(self.in_flight)?.place?;
         if self.in_flight > 0 {

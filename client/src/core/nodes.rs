@@ -38,7 +38,8 @@ impl Nodes {
     /// first, since it may be the network that failed.
     pub(crate) fn online(&mut self, node: &str, others: Vec<String>) {
         if !others.is_empty() {
-            self.learned = others.into_iter().filter(|other| !self.named.contains(other)).take(LEARNED_MAX).collect();
+            self.learned =
+                others.into_iter().filter(|other| !self.named.contains(other)).take(LEARNED_MAX).collect();
         }
         self.prefer([node.to_owned()]);
     }

@@ -96,8 +96,7 @@ impl Outbox {
             let Some(lane) = self.lanes.get_mut(group) else {
                 continue;
             };
-            lane.number(self.issued);
-            if let Some((place, message)) = lane.send(now, &self.limits, out) {
+            if let Some((place, message)) = lane.send(now, &self.limits, self.issued, out) {
                 self.turn = Some(*group);
                 return Some(wire::Publish {
                     group: group.to_wire(),
@@ -106,6 +105,10 @@ impl Outbox {
                     message: Some(message.clone()),
                 });
             }
+        }
+        if !out.is_empty() {
+            let Self { active, lanes, .. } = self;
+            active.retain(|group| lanes.get(group).is_some_and(|lane| !lane.is_empty()));
         }
         None
     }

@@ -236,8 +236,7 @@ impl World {
     fn save(&mut self) {
         if !self.outbox.wants_incarnation() {
             self.must_save = false;
-            self.saved =
-                self.outbox.queued().map(|(_, place, message)| (content(message), place)).collect();
+            self.saved = self.outbox.queued().map(|(_, place, message)| (content(message), place)).collect();
         }
     }
 

@@ -32,7 +32,11 @@ const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 
 impl Session {
     /// What the node says.
-    pub(super) async fn read_control(&self, mut from_node: FrameReader, endings: mpsc::Sender<FollowEnd>) -> End {
+    pub(super) async fn read_control(
+        &self,
+        mut from_node: FrameReader,
+        endings: mpsc::Sender<FollowEnd>,
+    ) -> End {
         loop {
             let body = match from_node.next::<wire::ToClient>().await {
                 Ok(Some(frame)) => frame.body,
@@ -104,7 +108,9 @@ impl Session {
         let mut out = BytesMut::new();
         let token = lock(&self.liveness).beat(self.shared.now());
         let heartbeat = wire::Heartbeat { token, watermarks: self.shared.follows.moved() };
-        for body in [wire::to_node::Body::Heartbeat(heartbeat), wire::to_node::Body::Goodbye(wire::Goodbye {})] {
+        for body in
+            [wire::to_node::Body::Heartbeat(heartbeat), wire::to_node::Body::Goodbye(wire::Goodbye {})]
+        {
             frame::encode_into(&wire::ToNode { body: Some(body) }, &mut out);
         }
         let said = async {
@@ -166,7 +172,8 @@ impl Session {
     }
 
     async fn end_follow(&self, following: Arc<Following>, why: Refusal) {
-        let for_now = matches!(why.code.retry(), Retry::Later | Retry::Elsewhere) && why.code != Code::TooMany;
+        let for_now =
+            matches!(why.code.retry(), Retry::Later | Retry::Elsewhere) && why.code != Code::TooMany;
         if for_now {
             let wait = Duration::from_millis(u64::from(why.retry_after_ms)).max(FOLLOW_RETRY);
             sleep(wait.mul_f64(1.0 + self.shared.chance())).await;
@@ -189,4 +196,3 @@ impl Session {
         following.end(why);
     }
 }
-

@@ -189,9 +189,7 @@ async fn hello(
     let hello = wire::ToNode { body: Some(wire::to_node::Body::Hello(hello)) };
     framed::write(&mut to_node, &hello).await?;
     match from_node.next::<wire::ToClient>().await?.and_then(|frame| frame.body) {
-        Some(wire::to_client::Body::Welcome(welcome)) => {
-            Ok(Greeting { to_node, from_node, welcome, asked })
-        }
+        Some(wire::to_client::Body::Welcome(welcome)) => Ok(Greeting { to_node, from_node, welcome, asked }),
         Some(wire::to_client::Body::Failure(failure)) => Err(HelloError::Refused(failure.into())),
         _ => Err(HelloError::Unexpected),
     }

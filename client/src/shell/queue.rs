@@ -95,8 +95,7 @@ impl Queue {
         let messages = self.room(group)?.acquire_owned().await.map_err(|_| PublishError::Closed)?;
         let weight = (message.payload.len() + MESSAGE_OVERHEAD_BYTES).min(self.bytes_max);
         let weight = u32::try_from(weight).expect("the bound fits 32 bits");
-        let bytes =
-            self.bytes.clone().acquire_many_owned(weight).await.map_err(|_| PublishError::Closed)?;
+        let bytes = self.bytes.clone().acquire_many_owned(weight).await.map_err(|_| PublishError::Closed)?;
         let (sender, receipt) = oneshot::channel();
         let mut inner = lock(&self.inner);
         if inner.closed {
@@ -218,7 +217,8 @@ impl Queue {
         if inner.closed {
             return Err(PublishError::Closed);
         }
-        let room = inner.rooms.entry(group).or_insert_with(|| Arc::new(Semaphore::new(self.messages_per_group)));
+        let room =
+            inner.rooms.entry(group).or_insert_with(|| Arc::new(Semaphore::new(self.messages_per_group)));
         Ok(room.clone())
     }
 }

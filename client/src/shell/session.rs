@@ -19,15 +19,17 @@ use tokio::{
 };
 
 use super::{
-    dial::{Connected, DialError, dial, refused},
     delivery,
+    dial::{Connected, DialError, dial, refused},
     following::Following,
     framed::{self, StreamError},
-    lock,
-    request,
+    lock, request,
     shared::Shared,
 };
-use crate::{Closed, Lost, Signal, core::{backoff::Backoff, liveness::Liveness}};
+use crate::{
+    Closed, Lost, Signal,
+    core::{backoff::Backoff, liveness::Liveness},
+};
 
 /// How many ends of follows wait to be looked at.
 const ENDINGS_MAX: usize = 16;

@@ -62,7 +62,6 @@ fn numbers(sent: &[(u64, u64, String)]) -> Vec<(u64, u64)> {
     sent.iter().map(|(incarnation, number, _)| (*incarnation, *number)).collect()
 }
 
-
 #[test]
 fn messages_are_pipelined_with_numbers_from_one() {
     let mut bench = Bench::new(7);
@@ -203,7 +202,9 @@ fn a_message_above_the_nodes_limit_fails_alone_once_those_before_it_are_answered
     assert_eq!(numbers(&bench.sent(NOW)), [(7, 1)]);
     bench.answer(7, 1, committed(1));
     let sent = bench.sent(NOW);
-    assert!(matches!(&bench.settled[0].outcome, Err(Failed::Refused(why)) if why.code == Code::PayloadTooLarge));
+    assert!(
+        matches!(&bench.settled[0].outcome, Err(Failed::Refused(why)) if why.code == Code::PayloadTooLarge)
+    );
     assert_eq!((numbers(&sent), sent[0].2.as_str()), (vec![(8, 1)], "b"));
 }
 

@@ -1,0 +1,190 @@
+//! A network in memory, on tokio's clock: with the clock paused, hours pass in no time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    future::Future,
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use quinn::{
+    AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use shoal_client::Transport;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+const DELAY: Duration = Duration::from_millis(10);
+
+/// All sockets, and what becomes of datagrams between them.
+#[derive(Clone, Default)]
+pub(crate) struct Net(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    inboxes: BTreeMap<SocketAddr, Inbox>,
+    /// Hosts that nothing reaches and nothing leaves.
+    cut: BTreeSet<IpAddr>,
+    next_port: u16,
+}
+
+#[derive(Default)]
+struct Inbox {
+    datagrams: VecDeque<(Instant, SocketAddr, Vec<u8>)>,
+    reader: Option<Waker>,
+}
+
+impl Net {
+    /// A socket; port 0 is the next one that is free.
+    pub(crate) fn bind(&self, mut address: SocketAddr) -> Arc<MemorySocket> {
+        let mut state = self.lock();
+        if address.port() == 0 {
+            state.next_port += 1;
+            address.set_port(10_000 + state.next_port);
+        }
+        state.inboxes.insert(address, Inbox::default());
+        Arc::new(MemorySocket { net: self.clone(), address, timer: Mutex::new(None) })
+    }
+
+    /// Loses everything to and from a host, or no longer.
+    pub(crate) fn cut(&self, host: IpAddr, is_cut: bool) {
+        let mut state = self.lock();
+        if is_cut {
+            state.cut.insert(host);
+        } else {
+            state.cut.remove(&host);
+        }
+    }
+
+    fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let mut state = self.lock();
+        if state.cut.contains(&from.ip()) || state.cut.contains(&to.ip()) {
+            return;
+        }
+        if let Some(inbox) = state.inboxes.get_mut(&to) {
+            inbox.datagrams.push_back((Instant::now() + DELAY, from, bytes.to_vec()));
+            if let Some(reader) = inbox.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+pub(crate) struct MemorySocket {
+    net: Net,
+    address: SocketAddr,
+    timer: Mutex<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Drop for MemorySocket {
+    fn drop(&mut self) {
+        self.net.lock().inboxes.remove(&self.address);
+    }
+}
+
+impl fmt::Debug for MemorySocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemorySocket({})", self.address)
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncUdpSocket for MemorySocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.net.send(self.address, transmit.destination, transmit.contents);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.net.lock();
+        let Some(inbox) = state.inboxes.get_mut(&self.address) else {
+            return Poll::Pending;
+        };
+        loop {
+            inbox.reader = Some(cx.waker().clone());
+            let Some((due, from, _)) = inbox.datagrams.front() else {
+                return Poll::Pending;
+            };
+            if *due <= Instant::now() {
+                meta[0].addr = *from;
+                break;
+            }
+            let mut timer = self.timer.lock().unwrap();
+            let mut sleep = Box::pin(sleep_until(*due));
+            if sleep.as_mut().poll(cx).is_pending() {
+                *timer = Some(sleep);
+                return Poll::Pending;
+            }
+        }
+        let (_, _, bytes) = inbox.datagrams.pop_front().unwrap();
+        bufs[0][..bytes.len()].copy_from_slice(&bytes);
+        (meta[0].len, meta[0].stride, meta[0].ecn, meta[0].dst_ip) = (bytes.len(), bytes.len(), None, None);
+        Poll::Ready(Ok(1))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+/// A client's way into the network.
+#[derive(Debug)]
+pub(crate) struct MemoryTransport {
+    net: Net,
+    endpoint: Endpoint,
+    host: IpAddr,
+}
+
+impl MemoryTransport {
+    pub(crate) fn new(net: &Net, host: IpAddr) -> Self {
+        let socket = net.bind(SocketAddr::new(host, 0));
+        let runtime = Arc::new(TokioRuntime);
+        let mut config = EndpointConfig::default();
+        config.rng_seed(Some([7; 32]));
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime).unwrap();
+        Self { net: net.clone(), endpoint, host }
+    }
+}
+
+impl Transport for MemoryTransport {
+    fn endpoint(&self, _: SocketAddr) -> io::Result<Endpoint> {
+        Ok(self.endpoint.clone())
+    }
+
+    fn rebind(&self) -> io::Result<bool> {
+        self.endpoint.rebind_abstract(self.net.bind(SocketAddr::new(self.host, 0)))?;
+        Ok(true)
+    }
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Net")
+    }
+}
