@@ -2,13 +2,19 @@
 
 mod config;
 
+mod connection;
+
 mod folder;
+
+mod group;
 
 mod log;
 
 mod output;
 
 mod serve;
+
+mod status;
 
 mod token;
 
@@ -61,16 +67,20 @@ enum Command {
     Serve(serve::Serve),
     /// Make a token that says who a user is.
     Token(token::Token),
+    /// Create groups, show them, and change who is in them.
+    Group(group::Group),
+    /// Show what a running node does.
+    Status(status::Status),
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(config::Command),
 }
 
 /// Where the node's data folder is, for commands that sign tokens.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct DataFolder {
     /// The node's data folder, with the keys.
-    #[arg(long, value_name = "DIR", env = "SHOAL_DATA", default_value = "shoal-data")]
+    #[arg(long, global = true, value_name = "DIR", env = "SHOAL_DATA", default_value = "shoal-data")]
     data: PathBuf,
 }
 
@@ -91,8 +101,22 @@ fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(serve) => serve.run(&cli.shared),
         Command::Token(token) => token.run(output),
+        Command::Group(group) => {
+            log_of_client(&cli.shared)?;
+            group.run(output)
+        }
+        Command::Status(status) => {
+            log_of_client(&cli.shared)?;
+            status.run(output)
+        }
         Command::Config(command) => command.run(&cli.shared, output),
     }
+}
+
+/// Only what somebody asked for: the command says itself what went wrong.
+fn log_of_client(shared: &Shared) -> anyhow::Result<()> {
+    let filter = shared.log.clone().or_else(|| std::env::var("SHOAL_LOG").ok());
+    log::init(filter.as_deref().unwrap_or("off"), shared.log_format.unwrap_or(LogFormat::Human))
 }
 
 fn now_ms() -> u64 {

@@ -35,10 +35,6 @@ impl Output {
         Self { json }
     }
 
-    pub(super) fn is_json(self) -> bool {
-        self.json
-    }
-
     /// One value: as a line of JSON, or as `text` makes it.
     pub(super) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
         let text = if self.json { serde_json::to_string(value)? } else { text(value) };
@@ -79,5 +75,8 @@ pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table
 }

@@ -2,6 +2,8 @@
 
 mod config;
 
+mod groups;
+
 mod running;
 
 mod serve;

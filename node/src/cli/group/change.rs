@@ -165,15 +165,21 @@ async fn in_steps(
     let progress = progress(users.len());
     let mut total = Done { group: group.id()?.to_string(), seq: 0, changed: 0 };
     for some in users.chunks(USERS_AT_ONCE) {
-        let changed = connection.change(group.id()?, step(names(some))).await.with_context(|| {
-            let so_far = progress.position();
-            format!("after {so_far} of {} users; the same command goes on from there", users.len())
-        })?;
+        let changed = connection.change(group.id()?, step(names(some))).await;
+        let changed = changed.map_err(|error| after(error, progress.position(), users.len()))?;
         (total.seq, total.changed) = (changed.seq, total.changed + u64::from(changed.changed));
         progress.inc(some.len() as u64);
     }
     progress.finish_and_clear();
     Ok(total)
+}
+
+/// Whoever had some steps done already is told that the rest can be done by the same command.
+fn after(error: anyhow::Error, done: u64, users: usize) -> anyhow::Error {
+    if done == 0 {
+        return error;
+    }
+    error.context(format!("after {done} of {users} users; the same command again does the rest"))
 }
 
 fn add_step(users: Vec<String>) -> Body {
