@@ -1,7 +1,7 @@
 //! Durable messages a second at the store alone, beside the engine's own rate on the same bytes,
 //! and a lone append beside fdatasync on a growing file: in one run, in turn, on one disk.
 //!
-//! `cargo bench -p shoal-node --bench store -- [--seconds 3] [--rounds 3] [--dir DIR] [--json FILE]`
+//! `cargo bench -p shoal-node --bench store -- [--seconds 8] [--dir DIR] [--json FILE]`
 
 use std::{
     collections::VecDeque,
@@ -32,12 +32,15 @@ const LONE_APPENDS: usize = 300;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long each measurement takes.
-    #[arg(long, default_value_t = 3.0)]
+    /// How long each of store and engine is measured under each load.
+    #[arg(long, default_value_t = 8.0)]
     seconds: f64,
-    /// How often store and engine take turns; the median counts.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    /// How long each has its turn.
+    #[arg(long, default_value_t = 400)]
+    slice_ms: u64,
+    /// Only loads with so many groups.
+    #[arg(long)]
+    groups: Option<u64>,
     /// A folder on the disk to measure.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     dir: PathBuf,
@@ -99,7 +102,9 @@ fn main() -> Result<()> {
         let one = Load { groups: 1, appends: 2, records: 1024, payload_bytes };
         let many = Load { groups: 1000, appends: 1, records: 1, payload_bytes };
         for load in [one, many, Load { records: 4, ..many }] {
-            throughput.push(measure_throughput(load, &arguments)?);
+            if arguments.groups.is_none_or(|groups| groups == load.groups) {
+                throughput.push(measure_throughput(load, &arguments)?);
+            }
         }
     }
     let results = Results { throughput, lone_append: measure_latency(&arguments)? };
@@ -110,46 +115,102 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Store and engine take turns of a slice each, so that both meet the same disk and neighbours.
 fn measure_throughput(load: Load, arguments: &Arguments) -> Result<Throughput> {
-    let time = Duration::from_secs_f64(arguments.seconds);
-    let (mut stores, mut engines, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..arguments.rounds.max(1) {
-        let (rate, batch) = store_rate(load, time, &arguments.dir)?;
-        stores.push(rate);
-        batches.push(batch);
-        engines.push(engine_rate(load, batch, time, &arguments.dir)?);
+    let mut store = StoreUnderLoad::open(load, &arguments.dir)?;
+    let mut engine = EngineUnderLoad::open(load, &arguments.dir)?;
+    let slice = Duration::from_millis(arguments.slice_ms);
+    let slices = (arguments.seconds / slice.as_secs_f64()).ceil() as u64;
+    // The first slice of each fills the caches, and says how many messages a commit has.
+    let mut batch = store.run(slice)?.batch();
+    engine.run(batch, slice)?;
+    let (mut stores, mut engines) = (Rate::default(), Rate::default());
+    for _ in 0..slices.max(1) {
+        let rate = store.run(slice)?;
+        batch = rate.batch();
+        stores.add(rate);
+        engines.add(engine.run(batch, slice)?);
     }
-    let (store_per_second, engine_per_second) = (median(&mut stores), median(&mut engines));
-    batches.sort_unstable();
-    let batch = batches[batches.len() / 2];
-    let share = store_per_second / engine_per_second;
-    Ok(Throughput { load, in_flight: load.in_flight(), batch, store_per_second, engine_per_second, share })
+    let share = stores.per_second() / engines.per_second();
+    Ok(Throughput {
+        load,
+        in_flight: load.in_flight(),
+        batch: stores.batch(),
+        store_per_second: stores.per_second(),
+        engine_per_second: engines.per_second(),
+        share,
+    })
 }
 
-fn store_rate(load: Load, time: Duration, dir: &Path) -> Result<(f64, u64)> {
-    let dir = tempfile::tempdir_in(dir)?;
-    let store = Arc::new(FjallStore::open(dir.path(), &StoreLimits::default())?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
-    runtime.block_on(async {
-        let mut rows = Vec::new();
-        for number in 0..load.groups {
+/// What was written in some time.
+#[derive(Debug, Default, Clone, Copy)]
+struct Rate {
+    messages: u64,
+    commits: u64,
+    seconds: f64,
+}
+
+impl Rate {
+    fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.commits += other.commits;
+        self.seconds += other.seconds;
+    }
+
+    fn per_second(self) -> f64 {
+        self.messages as f64 / self.seconds
+    }
+
+    fn batch(self) -> u64 {
+        (self.messages / self.commits.max(1)).max(1)
+    }
+}
+
+struct StoreUnderLoad {
+    load: Load,
+    runtime: tokio::runtime::Runtime,
+    store: Arc<FjallStore>,
+    groups: Vec<(GroupId, GroupRow)>,
+    _dir: tempfile::TempDir,
+}
+
+impl StoreUnderLoad {
+    fn open(load: Load, dir: &Path) -> Result<Self> {
+        let dir = tempfile::tempdir_in(dir)?;
+        let store = Arc::new(FjallStore::open(dir.path(), &StoreLimits::default())?);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
+        let activate = |number| {
             let store = Arc::clone(&store);
-            rows.push(tokio::spawn(async move { activate(&store, group(number)).await }));
+            runtime.spawn(async move {
+                Ok::<_, anyhow::Error>((group(number), activate(&store, group(number)).await?))
+            })
+        };
+        let tasks: Vec<_> = (0..load.groups).map(activate).collect();
+        let groups = runtime.block_on(async {
+            let mut groups = Vec::new();
+            for task in tasks {
+                groups.push(task.await??);
+            }
+            Ok::<_, anyhow::Error>(groups)
+        })?;
+        Ok(Self { load, runtime, store, groups, _dir: dir })
+    }
+
+    fn run(&mut self, time: Duration) -> Result<Rate> {
+        let (commits, began) = (self.store.commits(), Instant::now());
+        let (store, load) = (&self.store, self.load);
+        let send = |(group, row): &(GroupId, GroupRow)| {
+            self.runtime.spawn(send(Arc::clone(store), *group, row.clone(), load, began + time))
+        };
+        let tasks: Vec<_> = self.groups.iter().map(send).collect();
+        let mut messages = 0;
+        for (task, (_, row)) in tasks.into_iter().zip(&mut self.groups) {
+            let tail = self.runtime.block_on(task)??;
+            messages += tail.since(row.tail);
+            row.tail = tail;
         }
-        let mut active = Vec::new();
-        for (number, row) in (0..).zip(rows) {
-            active.push((group(number), row.await??));
-        }
-        let (commits, began) = (store.commits(), Instant::now());
-        let send = |(group, row)| tokio::spawn(send(Arc::clone(&store), group, row, load, time));
-        let tasks: Vec<_> = active.into_iter().map(send).collect();
-        let mut sent = 0;
-        for task in tasks {
-            sent += task.await??;
-        }
-        let (seconds, commits) = (began.elapsed().as_secs_f64(), store.commits() - commits);
-        Ok((sent as f64 / seconds, (sent / commits.max(1)).max(1)))
-    })
+        Ok(Rate { messages, commits: store.commits() - commits, seconds: began.elapsed().as_secs_f64() })
+    }
 }
 
 async fn activate(store: &FjallStore, group: GroupId) -> Result<GroupRow> {
@@ -157,19 +218,18 @@ async fn activate(store: &FjallStore, group: GroupId) -> Result<GroupRow> {
     store.activate(group, Some(create)).await?.context("a group that is made is there")
 }
 
-/// One home: it keeps so many appends under way, each behind the other.
+/// One home: it keeps so many appends under way, each behind the other. The tail that they leave.
 async fn send(
     store: Arc<FjallStore>,
     group: GroupId,
     row: GroupRow,
     load: Load,
-    time: Duration,
-) -> Result<u64> {
+    until: Instant,
+) -> Result<Seq> {
     let records = vec![Bytes::from(vec![7; load.payload_bytes]); usize::try_from(load.records)?];
-    let (mut tail, mut sent) = (row.tail, 0);
+    let mut tail = row.tail;
     let mut under_way = VecDeque::new();
-    let began = Instant::now();
-    while began.elapsed() < time {
+    while Instant::now() < until {
         while (under_way.len() as u64) < load.appends {
             let changes = Changes { records: records.clone(), ..Changes::default() };
             let append = Append { group, epoch: row.epoch, expected_tail: tail, changes };
@@ -185,38 +245,52 @@ async fn send(
         }
         if let Some(append) = under_way.pop_front() {
             append.await?;
-            sent += load.records;
         }
     }
     for append in under_way {
         append.await?;
-        sent += load.records;
     }
-    Ok(sent)
+    Ok(tail)
 }
 
 /// The engine alone: batches of the same keys and values, one sync for each.
-fn engine_rate(load: Load, batch: u64, time: Duration, dir: &Path) -> Result<f64> {
-    let dir = tempfile::tempdir_in(dir)?;
-    let (database, keyspace) = engine(dir.path())?;
-    let groups: Vec<_> = (0..load.groups).map(group).collect();
-    let mut tails = vec![Seq::FIRST; groups.len()];
-    let (mut sent, mut next) = (0, 0);
-    let began = Instant::now();
-    while began.elapsed() < time {
-        let mut writes = database.batch().durability(Some(PersistMode::SyncData));
-        for _ in 0..batch {
-            // Whoever appends several records appends them together.
-            let of = usize::try_from(next / load.records % load.groups)?;
-            let key = record_key(groups[of], tails[of]);
-            writes.insert(&keyspace, Slice::from(key), Slice::from(vec![7; load.payload_bytes + SEAL_BYTES]));
-            tails[of] = tails[of].next();
-            next += 1;
-        }
-        writes.commit()?;
-        sent += batch;
+struct EngineUnderLoad {
+    load: Load,
+    database: Database,
+    keyspace: Keyspace,
+    groups: Vec<(GroupId, Seq)>,
+    next: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl EngineUnderLoad {
+    fn open(load: Load, dir: &Path) -> Result<Self> {
+        let dir = tempfile::tempdir_in(dir)?;
+        let (database, keyspace) = engine(dir.path())?;
+        let groups = (0..load.groups).map(|number| (group(number), Seq::FIRST)).collect();
+        Ok(Self { load, database, keyspace, groups, next: 0, _dir: dir })
     }
-    Ok(sent as f64 / began.elapsed().as_secs_f64())
+
+    fn run(&mut self, batch: u64, time: Duration) -> Result<Rate> {
+        let began = Instant::now();
+        let mut rate = Rate::default();
+        while began.elapsed() < time {
+            let mut writes = self.database.batch().durability(Some(PersistMode::SyncData));
+            for _ in 0..batch {
+                // Whoever appends several records appends them together.
+                let of = usize::try_from(self.next / self.load.records % self.load.groups)?;
+                let (group, tail) = &mut self.groups[of];
+                let value = vec![7; self.load.payload_bytes + SEAL_BYTES];
+                writes.insert(&self.keyspace, Slice::from(record_key(*group, *tail)), Slice::from(value));
+                *tail = tail.next();
+                self.next += 1;
+            }
+            writes.commit()?;
+            rate.messages += batch;
+            rate.commits += 1;
+        }
+        Ok(Rate { seconds: began.elapsed().as_secs_f64(), ..rate })
+    }
 }
 
 fn engine(dir: &Path) -> Result<(Database, Keyspace)> {

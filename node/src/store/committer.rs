@@ -1,6 +1,6 @@
 //! The one thread that writes: it gathers what waits, over all groups, checks each against its
-//! group's epoch and tail, writes one batch, syncs it once, tells the witness, and acknowledges.
-//! What comes meanwhile is the next batch.
+//! group's epoch and tail, writes one batch and syncs it once. What comes meanwhile is the next
+//! batch. [`super::acknowledger`] tells the witness, and then whoever waits.
 
 use std::{
     sync::{
@@ -16,8 +16,10 @@ use shoal_protocol::GroupId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AppendError, Create, CursorRaise, GroupRow, Setting, StoreError, encode::Encoded, staged::Staged,
-    witness::Witness,
+    AppendError, Create, CursorRaise, GroupRow, Setting, StoreError,
+    acknowledger::{Acknowledger, Committed},
+    encode::Encoded,
+    staged::Staged,
 };
 use crate::ops::Metrics;
 
@@ -38,9 +40,9 @@ pub(super) enum Request {
     Swap { key: String, expected: u64, value: Option<Bytes>, answer: Answer<Result<u64, Option<Setting>>> },
 }
 
-/// An answer that waits for the batch's sync.
+/// An answer that waits for the batch's sync, and for the witness.
 #[derive(Debug)]
-enum Reply {
+pub(super) enum Reply {
     Append(oneshot::Sender<Result<(), AppendError>>, Result<(), AppendError>),
     Activate(Answer<Option<GroupRow>>, Result<Option<GroupRow>, StoreError>),
     RaiseCursors(Answer<()>, Result<(), StoreError>),
@@ -52,17 +54,16 @@ pub(super) struct Committer {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) database: Database,
     pub(super) keyspace: Keyspace,
-    pub(super) witness: Witness,
     /// The last commit's number, for whoever wants to know; written here alone.
     pub(super) commits: Arc<AtomicU64>,
     pub(super) staged: Staged,
+    pub(super) acknowledger: Acknowledger,
     pub(super) stopped: Stopped,
-    pub(super) sync: Option<PersistMode>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 /// Why a batch was not acknowledged.
-struct Failure {
+pub(super) struct Failure {
     error: StoreError,
     /// Is it certain that nothing of it was written?
     unwritten: bool,
@@ -72,25 +73,29 @@ impl Committer {
     /// Runs until every handle is gone and everything that waited has been answered.
     pub(super) fn run(mut self) {
         let _stops_on_panic = StopsOnPanic(Arc::clone(&self.stopped));
-        let mut replies = Vec::new();
         while let Some(request) = self.requests.blocking_recv() {
-            self.gather(request, &mut replies);
-            let started = Instant::now();
+            let replies = self.gather(request);
+            let began = Instant::now();
             let outcome = self.commit();
-            self.metrics.commit_seconds.observe(started.elapsed());
+            self.metrics.commit_seconds.observe(began.elapsed());
             self.metrics.commit_writes.observe_size(replies.len() as u64);
-            for reply in replies.drain(..) {
-                reply.send(&outcome);
+            match outcome {
+                Ok(number) => {
+                    let is_busy = !self.requests.is_empty();
+                    self.acknowledger.acknowledge(Committed { number, replies }, is_busy);
+                }
+                Err(failure) => replies.into_iter().for_each(|reply| reply.send(Err(&failure))),
             }
         }
     }
 
-    fn gather(&mut self, first: Request, replies: &mut Vec<Reply>) {
-        replies.push(self.stage(first));
+    fn gather(&mut self, first: Request) -> Vec<Reply> {
+        let mut replies = vec![self.stage(first)];
         while self.staged.bytes() < BATCH_BYTES_MAX {
             let Ok(request) = self.requests.try_recv() else { break };
             replies.push(self.stage(request));
         }
+        replies
     }
 
     fn stage(&mut self, request: Request) -> Reply {
@@ -109,57 +114,55 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self) -> Result<(), Failure> {
+    /// The number of the commit after which the batch's answers hold.
+    fn commit(&mut self) -> Result<u64, Failure> {
+        let last = self.commits.load(Ordering::Relaxed);
         if let Some(error) = self.stopped.get() {
             self.staged.forget();
             return Err(Failure { error: error.clone(), unwritten: true });
         }
         if self.staged.is_empty() {
-            return Ok(());
+            return Ok(last);
         }
-        let number = self.commits.load(Ordering::Relaxed) + 1;
-        let batch = self.staged.write(&self.database, &self.keyspace, number).durability(self.sync);
-        batch.commit().map_err(|error| self.stop("a commit failed", &error, is_unwritten(&error)))?;
-        self.witness
-            .record(number)
-            .map_err(|error| self.stop("the witness was not written", &error, false))?;
+        let number = last + 1;
+        let batch = self.staged.write(&self.database, &self.keyspace, number);
+        batch.durability(Some(PersistMode::SyncData)).commit().map_err(|error| {
+            // The engine refuses before it writes where an earlier write of its own has failed.
+            let unwritten = matches!(error, fjall::Error::Poisoned);
+            let error = stop(&self.stopped, &format!("commit {number} failed: {error}"));
+            Failure { error, unwritten }
+        })?;
         self.commits.store(number, Ordering::Relaxed);
         self.staged.keep();
-        Ok(())
-    }
-
-    fn stop(&self, what: &str, error: &dyn std::fmt::Display, unwritten: bool) -> Failure {
-        let error = StoreError::Stopped(format!(
-            "{what} after commit {}: {error}",
-            self.commits.load(Ordering::Relaxed)
-        ));
-        tracing::error!(%error, "the store stops writing; reads go on");
-        // Whoever came first said why.
-        let error = self.stopped.get_or_init(|| error).clone();
-        Failure { error, unwritten }
+        Ok(number)
     }
 }
 
-/// The engine refuses before it writes where an earlier write of its own has failed.
-fn is_unwritten(error: &fjall::Error) -> bool {
-    matches!(error, fjall::Error::Poisoned)
+/// Whoever comes first says why.
+pub(super) fn stop(stopped: &Stopped, why: &str) -> StoreError {
+    let error = StoreError::Stopped(why.into());
+    tracing::error!(%error, "the store stops writing; reads go on");
+    stopped.get_or_init(|| error).clone()
+}
+
+impl Failure {
+    /// It is written, as far as anybody can tell, but not witnessed.
+    pub(super) fn unwitnessed(error: StoreError) -> Self {
+        Self { error, unwritten: false }
+    }
 }
 
 impl Reply {
     /// Whoever no longer waits has left it open what became of it.
-    fn send(self, outcome: &Result<(), Failure>) {
+    pub(super) fn send(self, outcome: Result<(), &Failure>) {
         match self {
-            Self::Append(answer, said) => {
-                let refused = |failure: &Failure| match said {
-                    Ok(()) if !failure.unwritten => AppendError::OutcomeUnknown(failure.error.to_string()),
-                    _ => failure.error.clone().into(),
-                };
-                drop(
-                    answer.send(
-                        outcome.as_ref().map_or_else(|failure| Err(refused(failure)), |()| said.clone()),
-                    ),
-                );
-            }
+            Self::Append(answer, said) => drop(answer.send(match outcome {
+                Ok(()) => said,
+                Err(failure) if said.is_ok() && !failure.unwritten => {
+                    Err(AppendError::OutcomeUnknown(failure.error.to_string()))
+                }
+                Err(failure) => Err(failure.error.clone().into()),
+            })),
             Self::Activate(answer, said) => settle(answer, said, outcome),
             Self::RaiseCursors(answer, said) => settle(answer, said, outcome),
             Self::Swap(answer, said) => settle(answer, said, outcome),
@@ -167,22 +170,17 @@ impl Reply {
     }
 }
 
-fn settle<T>(answer: Answer<T>, said: Result<T, StoreError>, outcome: &Result<(), Failure>) {
-    drop(answer.send(match outcome {
-        Ok(()) => said,
-        Err(failure) => Err(failure.error.clone()),
-    }));
+fn settle<T>(answer: Answer<T>, said: Result<T, StoreError>, outcome: Result<(), &Failure>) {
+    drop(answer.send(outcome.map_err(|failure| failure.error.clone()).and(said)));
 }
 
 /// A panic in the engine must not look like a store that is slow.
-struct StopsOnPanic(Stopped);
+pub(super) struct StopsOnPanic(pub(super) Stopped);
 
 impl Drop for StopsOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let error = StoreError::Stopped("the thread that commits has panicked".into());
-            tracing::error!(%error, "the store stops writing; reads go on");
-            self.0.get_or_init(|| error);
+            stop(&self.0, "a thread of the store has panicked");
         }
     }
 }

@@ -18,13 +18,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, Keyspace};
 use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Append, AppendError, Create, CursorRaise, Cursors, GroupRow, MemberRow, ReadLimit, Setting, Store,
     StoreError,
+    acknowledger::Acknowledger,
     committer::{Committer, Request, Stopped},
     encode,
     engine::View,
@@ -60,22 +61,8 @@ impl FjallStore {
     /// # Errors
     /// The same.
     pub fn open_counted(dir: &Path, limits: &StoreLimits, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        Self::open_with(dir, limits, Some(PersistMode::SyncData), metrics)
-    }
-
-    /// For tests that must see what a missing sync costs.
-    #[doc(hidden)]
-    pub fn open_without_sync(dir: &Path, limits: &StoreLimits) -> Result<Self, OpenError> {
-        Self::open_with(dir, limits, Some(PersistMode::Buffer), Arc::default())
-    }
-
-    fn open_with(
-        dir: &Path,
-        limits: &StoreLimits,
-        sync: Option<PersistMode>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, OpenError> {
         let Opened { database, keyspace, witness, commit, lock } = open::open(dir, limits)?;
+        let failed = |error| OpenError::Io { path: dir.to_owned(), error };
         let (requests, receiver) = mpsc::channel(limits.appends_max.max(1));
         let stopped: Stopped = Arc::new(OnceLock::new());
         let commits = Arc::new(AtomicU64::new(commit));
@@ -84,14 +71,13 @@ impl FjallStore {
             staged: Staged::new(database.clone(), keyspace.clone(), limits.active_groups_max),
             database: database.clone(),
             keyspace: keyspace.clone(),
-            witness,
+            acknowledger: Acknowledger::start(witness, commit, Arc::clone(&stopped)).map_err(failed)?,
             commits: Arc::clone(&commits),
             stopped: Arc::clone(&stopped),
-            sync,
             metrics: Arc::clone(&metrics),
         };
         let committer = std::thread::Builder::new().name("shoal-store".into()).spawn(|| committer.run());
-        let committer = committer.map_err(|error| OpenError::Io { path: dir.to_owned(), error })?;
+        let committer = committer.map_err(failed)?;
         let (requests, committer) = (Some(requests), Some(committer));
         Ok(Self { requests, committer, commits, stopped, keyspace, database, metrics, _lock: lock })
     }

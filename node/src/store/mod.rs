@@ -10,6 +10,8 @@ pub mod fjall;
 
 mod committer;
 
+mod acknowledger;
+
 mod staged;
 
 mod encode;
