@@ -241,7 +241,9 @@ fn digest(kind: &str, name: &str) -> [u8; 16] {
     id
 }
 
-/// How many slots a group's members are spread over.
+/// How many slots a group's members are spread over, and so the most sub-groups it can be cut into:
+/// at a thousand members in each, sixteen million members. A layout names ranges of them, so their
+/// number costs nothing.
 pub const SLOTS: u16 = 16_384;
 
 /// A member's slot in every group: a fixed hash of the user id, below [`SLOTS`].
