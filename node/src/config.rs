@@ -7,17 +7,24 @@
 
 mod check;
 
+mod limits;
+
 mod load;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod show;
 
+use std::{net::SocketAddr, path::PathBuf};
+
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 pub use check::Problem;
-pub use load::{ConfigError, Loaded, Override, load, to_toml};
+pub use limits::{AccessLimits, GroupLimits, Limits, StoreLimits, ViewLimits};
+pub use load::{ConfigError, Loaded, Override, load};
+pub use show::to_toml;
 
 /// The whole configuration of a node.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The folder of the keys and of the embedded store.
@@ -100,263 +107,5 @@ impl Default for Config {
             worker_threads: 0,
             limits: Limits::default(),
         }
-    }
-}
-
-/// The limits of this node.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, Default)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Connections, sessions and streams.
-    pub access: AccessLimits,
-    /// Groups, members and rates.
-    pub group: GroupLimits,
-    /// The store's queues and caches.
-    pub store: StoreLimits,
-    /// History, members and lists of groups.
-    pub view: ViewLimits,
-}
-
-/// Connections, sessions and streams.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AccessLimits {
-    /// Sessions on this node.
-    pub sessions_max: usize,
-    /// Sessions (devices) of one user on this node.
-    pub sessions_per_user_max: usize,
-    /// Connections that have not said hello; above, new ones are refused.
-    pub newcomers_max: usize,
-    /// Connections that have not said hello; above, a new one must prove its address first.
-    pub newcomers_before_retry: usize,
-    /// Connections accepted in a second, lasting; more wait.
-    pub accepts_per_second: u32,
-    /// Connections accepted at once.
-    pub accept_burst: u32,
-    /// A connection must have said hello after so long, in milliseconds.
-    pub hello_ms: u64,
-    /// How often a client is asked to send a heartbeat, in milliseconds; with each, delivery streams
-    /// that were not used since the last are finished.
-    pub heartbeat_ms: u32,
-    /// Heartbeats missed, after which a session is closed.
-    pub heartbeats_missed_max: u32,
-    /// A connection silent for so long is lost, in milliseconds.
-    pub idle_timeout_ms: u32,
-    /// Groups that one session follows.
-    pub follows_max: usize,
-    /// Follows of one session on their way to their groups; further ones wait.
-    pub follows_pending_max: usize,
-    /// Publish streams of one session at once.
-    pub publish_streams_max: usize,
-    /// Unanswered messages on one publish stream; above, the stream is not read on.
-    pub publishes_unanswered_max: usize,
-    /// Messages a second of one session over all groups, lasting; faster streams are read slower.
-    pub publish_rate_per_second: u32,
-    /// Messages of one session at once.
-    pub publish_burst: u32,
-    /// Requests of one session at once.
-    pub requests_max: usize,
-    /// Requests and control frames a second of one session, lasting; more wait.
-    pub request_rate_per_second: u32,
-    /// Requests and control frames of one session at once.
-    pub request_burst: u32,
-    /// Delivery streams of one session at once; above, the one unused longest makes room.
-    pub delivery_streams_max: usize,
-    /// Bytes written for one group before the session's next group has its turn.
-    pub delivery_turn_bytes: usize,
-    /// Records in a page that is read from the store for sessions far behind.
-    pub page_records_max: usize,
-    /// Bytes in such a page, beyond its first record.
-    pub page_bytes_max: usize,
-    /// Bytes of such pages kept for others who need them.
-    pub page_cache_bytes: u64,
-    /// Datagrams (typing, presence) a second of one session, lasting; more are dropped.
-    pub signal_rate_per_second: u32,
-    /// Datagrams of one session at once.
-    pub signal_burst: u32,
-    /// Bytes of one datagram; larger ones are dropped.
-    pub signal_bytes_max: usize,
-    /// Datagrams are forwarded in groups that so many sessions follow here, and not in larger ones.
-    pub signal_sessions_max: usize,
-    /// How often delivered watermarks are written to the store, in milliseconds.
-    pub delivered_flush_ms: u64,
-    /// Delivered watermarks waiting for that; above, sessions wait too.
-    pub delivered_pending_max: usize,
-    /// Unacknowledged bytes on their way to one client.
-    pub send_window_bytes: u32,
-    /// Bytes that one client may have sent and the node has not read.
-    pub receive_window_bytes: u32,
-    /// The same, on one stream.
-    pub stream_receive_window_bytes: u32,
-}
-
-impl Default for AccessLimits {
-    fn default() -> Self {
-        Self {
-            sessions_max: 200_000,
-            sessions_per_user_max: 16,
-            newcomers_max: 2_000,
-            newcomers_before_retry: 200,
-            accepts_per_second: 2_000,
-            accept_burst: 500,
-            hello_ms: 10_000,
-            heartbeat_ms: 20_000,
-            heartbeats_missed_max: 3,
-            idle_timeout_ms: 75_000,
-            follows_max: 4_096,
-            follows_pending_max: 32,
-            publish_streams_max: 4,
-            publishes_unanswered_max: 128,
-            publish_rate_per_second: 1_000,
-            publish_burst: 2_000,
-            requests_max: 8,
-            request_rate_per_second: 100,
-            request_burst: 1_000,
-            delivery_streams_max: 64,
-            delivery_turn_bytes: 64 << 10,
-            page_records_max: 128,
-            page_bytes_max: 256 << 10,
-            page_cache_bytes: 32 << 20,
-            signal_rate_per_second: 5,
-            signal_burst: 20,
-            signal_bytes_max: 512,
-            signal_sessions_max: 256,
-            delivered_flush_ms: 2_000,
-            delivered_pending_max: 65_536,
-            send_window_bytes: 256 << 10,
-            receive_window_bytes: 256 << 10,
-            stream_receive_window_bytes: 128 << 10,
-        }
-    }
-}
-
-impl AccessLimits {
-    /// [`Self::hello_ms`].
-    #[must_use]
-    pub fn hello(&self) -> Duration {
-        Duration::from_millis(self.hello_ms)
-    }
-
-    /// How long a session may go without a heartbeat.
-    #[must_use]
-    pub fn heartbeat_silence(&self) -> Duration {
-        // Half an interval more: the last heartbeat counted may be on its way.
-        let interval = Duration::from_millis(self.heartbeat_ms.into());
-        interval * self.heartbeats_missed_max + interval / 2
-    }
-}
-
-/// Groups, members and rates.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GroupLimits {
-    /// Bytes of a message's payload.
-    pub payload_bytes_max: usize,
-    /// Messages a second of one member in one group, lasting.
-    pub member_rate_per_second: u32,
-    /// Messages of one member in one group at once.
-    pub member_burst: u32,
-    /// Messages a second of one group, lasting.
-    pub group_rate_per_second: u32,
-    /// Messages of one group at once.
-    pub group_burst: u32,
-    /// Users in one request to add or remove members.
-    pub change_users_max: usize,
-    /// Unanswered messages and requests for one group; above, the answer is `Busy`.
-    pub queue_max: usize,
-    /// Groups awake on this node.
-    pub awake_max: usize,
-    /// Records in one append.
-    pub batch_records_max: usize,
-    /// Bytes of records in one append.
-    pub batch_bytes_max: usize,
-    /// Records in a tail's window.
-    pub window_records_max: usize,
-    /// Bytes in a tail's window.
-    pub window_bytes_max: usize,
-    /// Bytes in the windows of all tails on this node; above, each keeps only a few.
-    pub windows_bytes_max: usize,
-    /// Records after which senders' numbers are written back.
-    pub sender_checkpoint_records: u64,
-    /// Incarnations with numbers, of one user in one group.
-    pub senders_per_user_max: usize,
-    /// A device's incarnation may be used in a group for the first time up to this age, in
-    /// seconds; afterwards the device is given a new one.
-    pub incarnation_ttl_seconds: u64,
-    /// A group unused for so long goes to sleep, in milliseconds.
-    pub idle_ms: u64,
-}
-
-impl Default for GroupLimits {
-    fn default() -> Self {
-        Self {
-            payload_bytes_max: 64 * 1024,
-            member_rate_per_second: 200,
-            member_burst: 400,
-            group_rate_per_second: 100_000,
-            group_burst: 200_000,
-            change_users_max: 10_000,
-            queue_max: 4096,
-            awake_max: 100_000,
-            batch_records_max: 2048,
-            batch_bytes_max: 4 << 20,
-            window_records_max: 1024,
-            window_bytes_max: 1 << 20,
-            windows_bytes_max: 256 << 20,
-            sender_checkpoint_records: 8192,
-            senders_per_user_max: 64,
-            incarnation_ttl_seconds: 24 * 3600,
-            idle_ms: 60_000,
-        }
-    }
-}
-
-impl GroupLimits {
-    /// [`Self::idle_ms`].
-    #[must_use]
-    pub fn idle(&self) -> Duration {
-        Duration::from_millis(self.idle_ms)
-    }
-}
-
-/// The store's queues and caches.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreLimits {
-    /// Appends waiting for a commit, over all groups.
-    pub appends_max: usize,
-    /// Bytes of the engine's block cache.
-    pub cache_bytes: u64,
-    /// Bytes written before the engine sorts them into a table; it may hold four times as many in
-    /// memory. Counts when the store is made.
-    pub memtable_bytes: u64,
-    /// Groups whose epoch and tail are kept in memory; the rows of others are read when they are
-    /// appended to.
-    pub active_groups_max: usize,
-}
-
-impl Default for StoreLimits {
-    fn default() -> Self {
-        Self { appends_max: 4096, cache_bytes: 64 << 20, memtable_bytes: 32 << 20, active_groups_max: 65_536 }
-    }
-}
-
-/// History, members and lists of groups: how much one answer holds.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ViewLimits {
-    /// Records in one answer.
-    pub history_records_max: usize,
-    /// Bytes of records in one answer, beyond the first.
-    pub history_bytes_max: usize,
-    /// Members in one answer.
-    pub members_max: usize,
-    /// Groups in one answer.
-    pub groups_max: usize,
-}
-
-impl Default for ViewLimits {
-    fn default() -> Self {
-        Self { history_records_max: 512, history_bytes_max: 512 << 10, members_max: 1_000, groups_max: 200 }
     }
 }

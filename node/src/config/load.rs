@@ -111,12 +111,6 @@ pub fn load(
     Ok(Loaded { config, warnings })
 }
 
-/// The configuration as the file that would make it.
-#[must_use]
-pub fn to_toml(config: &Config) -> String {
-    toml::to_string(config).expect("a configuration is TOML")
-}
-
 /// Every key with its value, in the order of the file.
 pub(super) fn leaves(config: &Config) -> Vec<(String, Value)> {
     fn walk(prefix: &str, table: &Table, into: &mut Vec<(String, Value)>) {
@@ -248,7 +242,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::LogFormat;
+    use crate::config::{LogFormat, to_toml};
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
