@@ -70,12 +70,15 @@ impl Drop for Newcomer {
 pub(super) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
     let pace = Pace::new(shared.limits.accepts_per_second, shared.limits.accept_burst);
     let mut connections = JoinSet::new();
-    let mut not_before = None;
+    // A check that is passed is the permit for the next one.
+    let mut not_before = pace.check().err();
     loop {
         tokio::select! {
             biased;
             Some(ended) = connections.join_next() => look_at(ended),
-            () = sleep_until(not_before.unwrap_or_else(Instant::now)), if not_before.is_some() => not_before = None,
+            () = sleep_until(not_before.unwrap_or_else(Instant::now)), if not_before.is_some() => {
+                not_before = pace.check().err();
+            }
             incoming = endpoint.accept(), if not_before.is_none() => match incoming {
                 Some(incoming) => {
                     open(&shared, incoming, &mut connections);

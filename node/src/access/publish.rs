@@ -103,7 +103,7 @@ impl Publisher<'_> {
                 self.try_send_parked()?;
             }
         }
-        if self.receipts.as_ref().is_some_and(Receipts::is_quiet) {
+        if self.parked.is_none() && self.receipts.as_ref().is_some_and(Receipts::is_quiet) {
             self.receipts = None;
         }
         Ok(())

@@ -65,6 +65,8 @@ struct State {
     ready: VecDeque<u32>,
     /// Who waits for a stream.
     starved: VecDeque<u32>,
+    /// Streams finished for those, whose room the client has not given yet.
+    leaving: usize,
     /// Who waits for a page; one is fetched at a time.
     behind: VecDeque<u32>,
     fetch: Option<Fetch>,
@@ -216,15 +218,12 @@ impl Deliveries {
     ) -> Result<(), ConnectionError> {
         state.gather(&self.signal, io.cx);
         self.retry_blocked(state, io.cx)?;
-        self.feed_starved(state, io)?;
         for _ in 0..TURNS_MAX {
-            let Some(number) = state.ready.pop_front() else {
-                if self.poll_fetch(state, frames, io)? {
-                    continue;
-                }
+            if let Some(number) = state.ready.pop_front() {
+                self.turn(state, number, frames, io)?;
+            } else if !self.feed_starved(state, io)? && !self.poll_fetch(state, frames, io)? {
                 return Ok(());
-            };
-            self.turn(state, number, frames, io)?;
+            }
         }
         io.cx.waker().wake_by_ref();
         Ok(())
@@ -308,10 +307,10 @@ impl Deliveries {
         if let Some(slot) = cursor.stream() {
             return Ok(Some(slot));
         }
-        let slot = self.open_stream(state, number, io)?;
+        // Nobody overtakes those who wait.
+        let is_first = state.starved.is_empty();
+        let slot = if is_first { self.open_stream(state, number, io)? } else { None };
         if slot.is_none() {
-            // Where the client allows no more streams, one that is finished makes room in a while.
-            state.make_room(&self.metrics);
             state.cursors.get_mut(number).expect("it was there").waits = Waits::Stream;
             state.starved.push_back(number);
         }
@@ -339,19 +338,26 @@ impl Deliveries {
         Ok(Some(slot))
     }
 
-    /// Opens streams for those who wait for one, as far as there are any.
-    fn feed_starved(&self, state: &mut State, io: &mut Io<'_, '_, '_>) -> Result<(), ConnectionError> {
+    /// Opens a stream for the first of those who wait for one; false where there is none for them.
+    fn feed_starved(&self, state: &mut State, io: &mut Io<'_, '_, '_>) -> Result<bool, ConnectionError> {
         while let Some(number) = state.starved.front().copied() {
             let is_waiting = state.cursors.get(number).is_some_and(|cursor| cursor.waits == Waits::Stream);
-            if is_waiting {
-                if self.open_stream(state, number, io)?.is_none() {
-                    break;
+            if is_waiting && self.open_stream(state, number, io)?.is_none() {
+                // Where the client allows no more, one that is finished makes room in a while.
+                if state.leaving < state.starved.len() && state.make_room(&self.metrics) {
+                    state.leaving += 1;
                 }
-                state.make_ready(number);
+                return Ok(false);
             }
             state.starved.pop_front();
+            if is_waiting {
+                state.leaving = state.leaving.saturating_sub(1);
+                state.make_ready(number);
+                return Ok(true);
+            }
         }
-        Ok(())
+        state.leaving = 0;
+        Ok(false)
     }
 
     fn retry_blocked(&self, state: &mut State, cx: &mut Context<'_>) -> Result<(), ConnectionError> {

@@ -186,3 +186,166 @@ impl std::fmt::Debug for Pages {
         f.debug_struct("Pages").field("pages", &self.cache.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_protocol::{WindowLimits, wire};
+
+    use super::*;
+    use crate::{
+        delivery::WindowBudget,
+        store::{Append, Changes, Create, memory::MemoryStore},
+    };
+
+    const GROUP: &str = "a";
+
+    fn seq(number: u64) -> Seq {
+        Seq::new(number).unwrap()
+    }
+
+    fn record(number: u64, payload: &[u8]) -> wire::Record {
+        let message = wire::Message { payload: Bytes::copy_from_slice(payload), ..Default::default() };
+        wire::Record { seq: number, body: Some(wire::record::Body::Message(message)), ..Default::default() }
+    }
+
+    fn encoded(record: &wire::Record) -> Bytes {
+        RecordFrame::encode(record).record()
+    }
+
+    struct Shelf {
+        store: Arc<dyn Store>,
+        pages: Pages,
+        tail: Arc<Tail>,
+        metrics: Arc<Metrics>,
+    }
+
+    impl Shelf {
+        /// A group with so many records, of which the node's tail knows `known`.
+        async fn new(records: u64, known: u64, limits: AccessLimits) -> Self {
+            let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1));
+            let group = GroupId::named(GROUP);
+            let row =
+                store.activate(group, Some(Create { incarnation: 1, created_ms: 1 })).await.unwrap().unwrap();
+            let records = (1..=records).map(|number| encoded(&record(number, &[7; 100]))).collect();
+            let changes = Changes { records, ..Changes::default() };
+            store
+                .append(Append { group, epoch: row.epoch, expected_tail: Seq::FIRST, changes })
+                .await
+                .unwrap();
+            let metrics = Arc::new(Metrics::new());
+            let pages = Pages::new(Arc::clone(&store), &limits, Arc::clone(&metrics));
+            let window = WindowLimits { records_max: 1, bytes_max: 1 };
+            let tail =
+                Arc::new(Tail::new(group, seq(known + 1), window, Arc::new(WindowBudget::new(1 << 20))));
+            Self { store, pages, tail, metrics }
+        }
+
+        async fn bounds(&self, watermark: u64) -> (u64, u64) {
+            let page = self.pages.page(&self.tail, seq(watermark)).await.unwrap();
+            (page.start.get(), page.next().get())
+        }
+    }
+
+    fn limits(page_records_max: usize, page_bytes_max: usize) -> AccessLimits {
+        AccessLimits { page_records_max, page_bytes_max, ..AccessLimits::default() }
+    }
+
+    #[tokio::test]
+    async fn pages_are_aligned_and_end_at_the_nodes_tail() {
+        let shelf = Shelf::new(30, 25, limits(10, 1 << 20)).await;
+        assert_eq!(shelf.bounds(1).await, (1, 11));
+        assert_eq!(shelf.bounds(10).await, (1, 11));
+        assert_eq!(shelf.bounds(11).await, (11, 21));
+        assert_eq!(shelf.bounds(25).await, (21, 26), "no further than the node knows");
+        assert_eq!(shelf.metrics.pages_fetched.get(), 3);
+        assert_eq!(shelf.metrics.pages_shared.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_ended_at_the_tail_is_read_again_when_the_tail_has_moved() {
+        let shelf = Shelf::new(30, 25, limits(10, 1 << 20)).await;
+        assert_eq!(shelf.bounds(22).await, (21, 26));
+        shelf.tail.append((26..=30).map(|number| RecordFrame::encode(&record(number, b"x"))));
+        assert_eq!(shelf.bounds(22).await, (21, 26), "still good for who is in it");
+        assert_eq!(shelf.bounds(26).await, (21, 31));
+    }
+
+    #[tokio::test]
+    async fn large_records_make_shorter_pages_that_lead_on_to_each_other() {
+        let shelf = Shelf::new(30, 30, limits(10, 250)).await;
+        let mut watermark = 1;
+        while watermark < 31 {
+            let (start, next) = shelf.bounds(watermark).await;
+            assert!(start <= watermark && watermark < next, "{start} {watermark} {next}");
+            assert!(next - start <= 4, "some 250 bytes");
+            watermark = next;
+        }
+        let fetched = shelf.metrics.pages_fetched.get();
+        assert_eq!(shelf.bounds(20).await.1, 21);
+        assert_eq!(shelf.metrics.pages_fetched.get(), fetched, "all of them were there");
+    }
+
+    #[tokio::test]
+    async fn many_who_want_a_page_wait_for_one_fetch() {
+        let shelf = Shelf::new(100, 100, limits(100, 1 << 20)).await;
+        let wanting = (0..50).map(|_| shelf.pages.page(&shelf.tail, seq(50)));
+        let pages = futures_util::future::join_all(wanting).await;
+        assert!(pages.iter().all(|page| page.as_ref().is_ok_and(|page| page.frames.len() == 100)));
+        assert_eq!(shelf.metrics.pages_fetched.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_recalled_payload_is_not_served_from_a_page_read_before() {
+        let shelf = Shelf::new(10, 10, limits(10, 1 << 20)).await;
+        let with =
+            |page: Arc<Page>, number: u64| page.frames(seq(number), seq(number + 1), 1).next().cloned();
+        let before = with(shelf.pages.page(&shelf.tail, seq(4)).await.unwrap(), 4).unwrap();
+        let gone = record(4, b"");
+        let row = shelf.store.group(GroupId::named(GROUP)).await.unwrap().unwrap();
+        let redaction = Append {
+            group: GroupId::named(GROUP),
+            epoch: row.epoch,
+            expected_tail: row.tail,
+            changes: Changes { redactions: vec![(seq(4), encoded(&gone))], ..Changes::default() },
+        };
+        shelf.store.append(redaction).await.unwrap();
+        shelf.tail.redact(seq(4), RecordFrame::encode(&gone));
+        let after = with(shelf.pages.page(&shelf.tail, seq(4)).await.unwrap(), 4).unwrap();
+        assert_ne!(before, after);
+        assert_eq!(after, *RecordFrame::encode(&gone).frame());
+    }
+
+    #[tokio::test]
+    async fn the_cache_keeps_within_its_bytes() {
+        let limits = AccessLimits { page_cache_bytes: 100_000, ..limits(10, 1 << 20) };
+        let shelf = Shelf::new(5_000, 5_000, limits).await;
+        for number in (1..5_000).step_by(10) {
+            shelf.bounds(number).await;
+        }
+        assert!(shelf.pages.cache.weight() <= 100_000, "{}", shelf.pages.cache.weight());
+    }
+
+    #[test]
+    fn frames_are_cut_at_both_ends_and_by_bytes() {
+        let window = WindowLimits { records_max: 1, bytes_max: 1 };
+        let budget = Arc::new(WindowBudget::new(1));
+        let tail = Arc::new(Tail::new(GroupId::named(GROUP), seq(9), window, budget));
+        let frames: Box<[Bytes]> = (0..4).map(|n| Bytes::from(vec![n; 10])).collect();
+        let page = Page {
+            start: seq(5),
+            frames,
+            bytes: 40,
+            is_cut: false,
+            tail: Arc::downgrade(&tail),
+            redactions: 0,
+        };
+        let taken = |from, until, bytes_max| {
+            page.frames(seq(from), seq(until), bytes_max).map(|frame| frame[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(5, 9, 1_000), [0, 1, 2, 3]);
+        assert_eq!(taken(6, 8, 1_000), [1, 2]);
+        assert_eq!(taken(6, 100, 25), [1, 2], "no more bytes than wanted");
+        assert_eq!(taken(6, 100, 1), [1], "but one at least");
+        assert!(taken(7, 6, 1_000).is_empty());
+    }
+}

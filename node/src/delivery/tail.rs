@@ -312,3 +312,122 @@ impl State {
         self.attached[attachment.0 as usize].as_ref().expect("a cursor reads while it is attached")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_protocol::wire;
+
+    use super::*;
+
+    fn seq(number: u64) -> Seq {
+        Seq::new(number).unwrap()
+    }
+
+    fn frame(number: u64) -> RecordFrame {
+        RecordFrame::encode(&wire::Record { seq: number, ..Default::default() })
+    }
+
+    fn tail(records_max: usize) -> Tail {
+        let limits = WindowLimits { records_max, bytes_max: 1 << 20 };
+        Tail::new(GroupId::named("a"), Seq::FIRST, limits, Arc::new(WindowBudget::new(1 << 20)))
+    }
+
+    fn signal(user: &str) -> Arc<Signal> {
+        Arc::new(Signal::new(UserId::new(user).unwrap()))
+    }
+
+    fn due(signal: &Signal) -> Vec<u32> {
+        let mut due = Vec::new();
+        signal.take(&mut due);
+        due
+    }
+
+    #[test]
+    fn an_attachment_is_small() {
+        assert!(size_of::<Option<Attached>>() <= 24, "{} bytes", size_of::<Option<Attached>>());
+    }
+
+    #[test]
+    fn a_tail_rings_once_until_the_session_has_read() {
+        let (tail, ada) = (tail(10), signal("ada"));
+        let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
+        assert!(due(&ada).is_empty(), "there is nothing yet");
+        tail.append([frame(1)]);
+        tail.append([frame(2), frame(3)]);
+        assert_eq!(due(&ada), [7]);
+        let mut frames = Vec::new();
+        let turn = tail.read_into(attachment, seq(1), 1 << 20, &mut frames);
+        assert_eq!(turn, TailTurn::Frames { next: seq(4), more: false });
+        assert_eq!(frames.len(), 3);
+        tail.append([frame(4)]);
+        assert_eq!(due(&ada), [7], "it read all, so it is rung for the next");
+    }
+
+    #[test]
+    fn who_has_not_read_all_is_not_rung_and_reads_on() {
+        let (tail, ada) = (tail(10), signal("ada"));
+        let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
+        tail.append([frame(1), frame(2)]);
+        due(&ada);
+        let mut frames = Vec::new();
+        let turn = tail.read_into(attachment, seq(1), 1, &mut frames);
+        assert_eq!(turn, TailTurn::Frames { next: seq(2), more: true });
+        tail.append([frame(3)]);
+        assert!(due(&ada).is_empty());
+        assert_eq!(tail.read_into(attachment, seq(4), 1, &mut frames), TailTurn::CaughtUp);
+        tail.append([frame(4)]);
+        assert_eq!(due(&ada), [7]);
+    }
+
+    #[test]
+    fn a_cursor_before_the_window_is_sent_to_the_store() {
+        let (tail, ada) = (tail(2), signal("ada"));
+        let attachment = tail.attach(Arc::clone(&ada), 0, Seq::FIRST);
+        tail.append((1..=5).map(frame));
+        assert_eq!(tail.read(attachment, seq(1), 100), TailRead::Behind { until: seq(4) });
+        tail.sleep();
+        assert_eq!(tail.read(attachment, seq(5), 100), TailRead::Behind { until: seq(6) });
+        assert_eq!(tail.read(attachment, seq(9), 100), TailRead::Ahead);
+    }
+
+    #[test]
+    fn nothing_after_the_end_of_a_membership_is_read() {
+        let (tail, ada, bob) = (tail(10), signal("ada"), signal("bob"));
+        let of_ada = tail.attach(Arc::clone(&ada), 0, Seq::FIRST);
+        let of_bob = tail.attach(Arc::clone(&bob), 0, Seq::FIRST);
+        tail.append((1..=3).map(frame));
+        tail.end_membership(|user| user.as_str() == "ada", seq(3));
+        tail.append([frame(4)]);
+        let mut frames = Vec::new();
+        let turn = tail.read_into(of_ada, seq(1), 1 << 20, &mut frames);
+        assert_eq!((turn, frames.len()), (TailTurn::Frames { next: seq(3), more: true }, 2));
+        assert_eq!(tail.read_into(of_ada, seq(3), 1 << 20, &mut frames), TailTurn::Ended);
+        frames.clear();
+        tail.read_into(of_bob, seq(1), 1 << 20, &mut frames);
+        assert_eq!(frames.len(), 4);
+    }
+
+    #[test]
+    fn an_idle_session_hears_of_the_end_of_its_membership() {
+        let (tail, ada) = (tail(10), signal("ada"));
+        let attachment = tail.attach(Arc::clone(&ada), 3, Seq::FIRST);
+        tail.end_membership(|_| true, Seq::FIRST);
+        assert_eq!(due(&ada), [3]);
+        assert_eq!(tail.until(attachment), Some(Seq::FIRST));
+        assert_eq!(tail.read(attachment, Seq::FIRST, 100), TailRead::Ended);
+    }
+
+    #[test]
+    fn places_are_used_again_and_given_back() {
+        let (tail, ada) = (tail(10), signal("ada"));
+        let first = tail.attach(Arc::clone(&ada), 0, Seq::FIRST);
+        let second = tail.attach(Arc::clone(&ada), 1, Seq::FIRST);
+        tail.detach(first);
+        assert_eq!(tail.attach(Arc::clone(&ada), 2, Seq::FIRST), first);
+        assert_eq!(tail.attached(), 2);
+        tail.detach(second);
+        tail.detach(first);
+        assert_eq!(tail.attached(), 0);
+        assert_eq!(Arc::strong_count(&ada), 1);
+    }
+}
