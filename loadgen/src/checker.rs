@@ -3,7 +3,8 @@
 //! ```text
 //!  sent(sender, number) ──────────────┐
 //!  acknowledged(sender, number, seq) ─┼─► one shared order by Seq ─► verdict
-//!  delivered(receiver, seq, content) ─┘   one cursor a receiver
+//!  delivered(receiver, seq, content) ─┤   one cursor a receiver
+//!  passed(receiver, seq) ─────────────┘
 //! ```
 //!
 //! Every delivery of every receiver is judged. A place in the order is kept from the first receipt
@@ -68,6 +69,8 @@ pub struct Verdict {
     pub corrupted: u64,
     /// Deliveries of what was refused or never sent.
     pub phantoms: u64,
+    /// Places that a receiver passed over and never got, whether or not anybody knows what is there.
+    pub holes: u64,
     /// The first of these, in words.
     pub findings: Vec<String>,
 }
@@ -76,7 +79,7 @@ impl Verdict {
     /// Is nothing wrong?
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.corrupted + self.phantoms == 0
+        self.lost + self.duplicated + self.reordered + self.corrupted + self.phantoms + self.holes == 0
     }
 
     /// Adds another group's.
@@ -90,6 +93,7 @@ impl Verdict {
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;
         self.phantoms += other.phantoms;
+        self.holes += other.holes;
         let room = FINDINGS_MAX.saturating_sub(self.findings.len());
         self.findings.extend(other.findings.into_iter().take(room));
     }
@@ -156,6 +160,13 @@ impl GroupChecker {
         }
     }
 
+    /// Nobody will ever say what became of it.
+    pub fn unknown(&mut self, message: MessageId) {
+        if self.senders[message.sender as usize].give_up(message.number) {
+            self.unanswered -= 1;
+        }
+    }
+
     /// It was refused for good, or never left its client.
     pub fn refused(&mut self, message: MessageId) {
         let fates = &mut self.senders[message.sender as usize];
@@ -171,29 +182,17 @@ impl GroupChecker {
         }
     }
 
-    /// A receiver's app got the record at `seq`.
+    /// A receiver's app got the message at `seq`.
     pub fn delivered(&mut self, receiver: u32, seq: u64, content: Content) {
         self.verdict.deliveries += 1;
-        let cursor = &mut self.receivers[receiver as usize];
-        let next = cursor.next();
-        let step = cursor.step(seq);
-        let name = &self.name;
-        match step {
-            Step::Forward => {}
-            Step::Late => {
-                self.verdict.reordered += 1;
-                self.verdict.find(|| format!("{name}: receiver {receiver} got {seq} after {}", next - 1));
-            }
-            Step::Again => {
-                self.verdict.duplicated += 1;
-                self.verdict.find(|| format!("{name}: receiver {receiver} got {seq} again"));
-                return;
-            }
+        if !self.step(receiver, seq) {
+            return;
         }
         match content {
             Content::Whole { message, checksum } => self.check_sent(receiver, seq, message, checksum),
             Content::Corrupt => {
                 self.verdict.corrupted += 1;
+                let name = &self.name;
                 self.verdict.find(|| format!("{name}: receiver {receiver} got bytes nobody sent at {seq}"));
                 self.place(seq);
             }
@@ -201,6 +200,11 @@ impl GroupChecker {
         self.owed -= 1;
         self.place(seq).seen += 1;
         self.settle_front();
+    }
+
+    /// A receiver's app got the record at `seq`, which is no message.
+    pub fn passed(&mut self, receiver: u32, seq: u64) {
+        self.step(receiver, seq);
     }
 
     /// What is still to come: deliveries owed, and messages without receipt or refusal.
@@ -240,6 +244,14 @@ impl GroupChecker {
             }
             self.settle(seq, place.message);
         }
+        for (receiver, cursor) in self.receivers.iter().enumerate() {
+            let holes = cursor.holes();
+            if holes > 0 {
+                self.verdict.holes += holes;
+                let name = &self.name;
+                self.verdict.find(|| format!("{name}: receiver {receiver} passed over {holes} places"));
+            }
+        }
         for (sender, fates) in self.senders.iter().enumerate() {
             for (number, seq) in fates.unconfirmed() {
                 self.verdict.lost += receivers;
@@ -250,6 +262,26 @@ impl GroupChecker {
             }
         }
         self.verdict
+    }
+
+    /// Moves a receiver; false where it had this place before.
+    fn step(&mut self, receiver: u32, seq: u64) -> bool {
+        let cursor = &mut self.receivers[receiver as usize];
+        let next = cursor.next();
+        let step = cursor.step(seq);
+        let name = &self.name;
+        match step {
+            Step::Forward => {}
+            Step::Late => {
+                self.verdict.reordered += 1;
+                self.verdict.find(|| format!("{name}: receiver {receiver} got {seq} after {}", next - 1));
+            }
+            Step::Again => {
+                self.verdict.duplicated += 1;
+                self.verdict.find(|| format!("{name}: receiver {receiver} got {seq} again"));
+            }
+        }
+        step != Step::Again
     }
 
     /// A whole message: was it ever sent, and is it the one that others got at this place?

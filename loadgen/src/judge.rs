@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     checker::{Content, GroupChecker, MessageId, Verdict},
     payload::Payload,
-    plan::{Due, MemberId, Plan},
+    plan::{Due, Habit, MemberId, Plan},
     report::{Latencies, Quantiles},
 };
 
@@ -21,6 +21,8 @@ pub struct Judge {
     /// The moment from which messages are due.
     begun: Instant,
     groups: Vec<Mutex<GroupChecker>>,
+    /// Of each group's members.
+    habits: Vec<Vec<Habit>>,
     publish: Mutex<Latencies>,
     delivery: Mutex<Latencies>,
 }
@@ -41,13 +43,24 @@ impl Judge {
         let checker = |(group, members): (usize, &u32)| {
             Mutex::new(GroupChecker::new(format!("group {group}"), *members))
         };
+        let mut habits: Vec<Vec<Habit>> = plan.groups().iter().map(|_| Vec::new()).collect();
+        for (id, habit) in plan.members() {
+            habits[id.group as usize].push(habit);
+        }
         Self {
             run,
             begun,
+            habits,
             groups: plan.groups().iter().enumerate().map(checker).collect(),
             publish: Mutex::default(),
             delivery: Mutex::default(),
         }
+    }
+
+    /// The moment from which messages are due.
+    #[must_use]
+    pub fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// The payload of a message that is about to be given to its sender's client.
@@ -64,7 +77,9 @@ impl Judge {
 
     /// Its receipt came: durable at `seq`.
     pub fn acknowledged(&self, due: Due, seq: u64) {
-        lock(&self.publish).record(self.since(due.at));
+        if self.habit(due.sender) != Habit::Churns {
+            lock(&self.publish).record(self.since(due.at));
+        }
         self.group(due.sender.group).acknowledged(message(due), seq);
     }
 
@@ -73,20 +88,27 @@ impl Judge {
         self.group(due.sender.group).refused(message(due));
     }
 
-    /// A member's app got the message at `seq`; its latency counts where it is `timed`.
-    pub fn delivered(&self, member: MemberId, seq: u64, bytes: &[u8], timed: bool) {
+    /// Nobody will ever say what became of it.
+    pub fn unknown(&self, due: Due) {
+        self.group(due.sender.group).unknown(message(due));
+    }
+
+    /// A member's app got the message at `seq`.
+    pub fn delivered(&self, member: MemberId, seq: u64, bytes: &[u8]) {
         let content = match Payload::decode(bytes, self.run, member.group) {
             Ok(received) => {
-                if timed {
-                    lock(&self.delivery)
-                        .record(self.since(Duration::from_nanos(received.payload.intended_ns)));
-                }
+                self.time(member, &received.payload);
                 let Payload { sender, number, .. } = received.payload;
                 Content::Whole { message: MessageId { sender, number }, checksum: received.checksum }
             }
             Err(_) => Content::Corrupt,
         };
         self.group(member.group).delivered(member.member, seq, content);
+    }
+
+    /// A member's app got the record at `seq`, which is no message.
+    pub fn passed(&self, member: MemberId, seq: u64) {
+        self.group(member.group).passed(member.member, seq);
     }
 
     /// How many places a member is behind the one that is furthest.
@@ -144,6 +166,20 @@ impl Judge {
         lock(&self.groups[number as usize])
     }
 
+    /// How long a delivery took, where neither end was away or did not read: that is not latency.
+    fn time(&self, receiver: MemberId, payload: &Payload) {
+        let sender = MemberId { group: payload.group, member: payload.sender };
+        if self.habit(receiver) == Habit::Steady && self.habit(sender) != Habit::Churns {
+            lock(&self.delivery).record(self.since(Duration::from_nanos(payload.intended_ns)));
+        }
+    }
+
+    /// A member that nobody knows is a corrupt payload's, which the checker finds.
+    fn habit(&self, member: MemberId) -> Habit {
+        let of_group = self.habits.get(member.group as usize);
+        of_group.and_then(|habits| habits.get(member.member as usize)).copied().unwrap_or(Habit::Steady)
+    }
+
     fn since(&self, intended: Duration) -> Duration {
         self.begun.elapsed().saturating_sub(intended)
     }
@@ -179,7 +215,7 @@ mod tests {
                     _ => vec![(seq, bytes.clone())],
                 };
                 for (seq, bytes) in deliveries {
-                    judge.delivered(MemberId { group: 0, member }, seq, &bytes, true);
+                    judge.delivered(MemberId { group: 0, member }, seq, &bytes);
                 }
             }
         }

@@ -8,7 +8,8 @@
 //! - [`report`]: what a run found;
 //! - [`options`]: what to run;
 //! - [`sabotage`]: spoils a delivery, to show that the judge bites;
-//! - [`judge`]: the judges of all groups, with the clock beside them.
+//! - [`judge`]: the judges of all groups, with the clock beside them;
+//! - [`run()`]: makes the groups, connects, sends, waits, judges.
 
 pub mod payload;
 
@@ -24,5 +25,15 @@ pub mod sabotage;
 
 pub mod judge;
 
+mod setup;
+
+mod member;
+
+mod display;
+
+mod run;
+
 pub use options::{Options, Sabotage};
 pub use report::Report;
+pub use run::run;
+pub use setup::SetupError;

@@ -10,6 +10,9 @@ use crate::checker::Verdict;
 /// The longest latency told apart, in microseconds: ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
+/// How many clients that failed are told of in words.
+const FINDINGS_MAX: usize = 20;
+
 /// Latencies, from the moment a message was meant to be sent.
 #[derive(Debug, Clone)]
 pub struct Latencies(Histogram<u64>);
@@ -88,6 +91,10 @@ pub struct Report {
     pub corrupted: u64,
     /// Deliveries of what was refused or never sent.
     pub phantoms: u64,
+    /// Places that a client passed over, though a group's sequence has no hole.
+    pub holes: u64,
+    /// Clients that were closed, or whose follow ended, for good.
+    pub failed_clients: u64,
     /// Holes that clients noticed and filled before the app saw them.
     pub gaps_refilled: u64,
     /// Times a client lost its connection and came back by itself.
@@ -96,11 +103,15 @@ pub struct Report {
     pub restarts: u64,
     /// Times a client stopped reading.
     pub pauses: u64,
+    /// Times a group's delivery was stopped because its client did not read, and went on later.
+    pub parked: u64,
     /// The most records a client had to catch up on when it read again.
     pub behind_max: u64,
-    /// From the intended moment to the receipt.
+    /// From the intended moment to the receipt, without clients that leave: theirs are due while
+    /// they are away.
     pub publish_latency_ms: Quantiles,
-    /// From the intended moment to an app, steady members only.
+    /// From the intended moment to an app, without senders that leave, and without receivers that
+    /// leave or stop reading.
     pub delivery_latency_ms: Quantiles,
     /// How long messages were sent.
     pub seconds: f64,
@@ -113,7 +124,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes in a verdict. A run in which nothing was acknowledged shows nothing, so it fails.
+    /// A client was of no more use before the end.
+    pub fn fail(&mut self, finding: String) {
+        self.failed_clients += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Takes in a verdict. A run in which nothing was acknowledged shows nothing, so it fails, and so
+    /// does one in which a client did not last.
     pub fn judge(&mut self, verdict: Verdict) {
         self.published = verdict.published;
         self.acknowledged = verdict.acknowledged;
@@ -125,8 +145,9 @@ impl Report {
         self.reordered = verdict.reordered;
         self.corrupted = verdict.corrupted;
         self.phantoms = verdict.phantoms;
-        self.passed = verdict.is_clean() && verdict.acknowledged > 0;
-        self.findings = verdict.findings;
+        self.holes = verdict.holes;
+        self.passed = verdict.is_clean() && verdict.acknowledged > 0 && self.failed_clients == 0;
+        self.findings.extend(verdict.findings);
     }
 }
 
@@ -162,12 +183,16 @@ impl fmt::Display for Report {
         for finding in &self.findings {
             writeln!(f, "  ! {finding}")?;
         }
-        let Self { lost, duplicated, reordered, corrupted, phantoms, .. } = self;
+        let Self { lost, duplicated, reordered, corrupted, phantoms, holes, .. } = self;
         let verdict = if self.passed { "PASSED" } else { "FAILED" };
         write!(
             f,
-            "{verdict}: lost {lost}, doubled {duplicated}, out of order {reordered}, corrupt {corrupted}, made up {phantoms}"
-        )
+            "{verdict}: lost {lost}, doubled {duplicated}, out of order {reordered}, corrupt {corrupted}"
+        )?;
+        if phantoms + holes + self.failed_clients > 0 {
+            write!(f, ", made up {phantoms}, passed over {holes}, clients failed {}", self.failed_clients)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! One receiver's place in the shared order.
 
-/// Ranges of places passed over that are remembered, oldest forgotten first. A receiver passes over
-/// a record that is no message once in a while; only one that is served badly passes over many.
+/// Ranges of places passed over that are remembered, oldest forgotten first. What came before a
+/// member joined is one; only a receiver that is served badly has more.
 const SKIPPED_RANGES_MAX: usize = 4096;
 
 /// What a delivery is to the receiver that got it.
@@ -15,9 +15,10 @@ pub(super) enum Step {
     Again,
 }
 
-/// What a receiver had: everything below `next`, but for what it passed over.
+/// What a receiver had: everything from its first on and below `next`, but for what it passed over.
 #[derive(Debug)]
 pub(super) struct Cursor {
+    first: u64,
     next: u64,
     /// Half-open, ascending.
     skipped: Vec<(u64, u64)>,
@@ -25,7 +26,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     pub(super) fn new() -> Self {
-        Self { next: 1, skipped: Vec::new() }
+        Self { first: 0, next: 1, skipped: Vec::new() }
     }
 
     /// The lowest place above everything it had.
@@ -33,8 +34,16 @@ impl Cursor {
         self.next
     }
 
+    /// Places passed over that never came, from the first that did on.
+    pub(super) fn holes(&self) -> u64 {
+        self.skipped.iter().map(|&(from, until)| until.saturating_sub(from.max(self.first))).sum()
+    }
+
     /// Takes in the delivery of the record at `seq`.
     pub(super) fn step(&mut self, seq: u64) -> Step {
+        if self.first == 0 {
+            self.first = seq;
+        }
         if seq < self.next {
             return if self.take_skipped(seq) { Step::Late } else { Step::Again };
         }
@@ -68,10 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receiver_goes_forward_over_what_is_no_message() {
+    fn what_came_before_the_first_is_no_hole_and_what_is_left_out_after_it_is() {
         let mut cursor = Cursor::new();
-        assert_eq!([2, 3, 7].map(|seq| cursor.step(seq)), [Step::Forward; 3]);
-        assert_eq!(cursor.next(), 8);
+        assert_eq!([5, 6, 9].map(|seq| cursor.step(seq)), [Step::Forward; 3]);
+        assert_eq!((cursor.next(), cursor.holes()), (10, 2));
+        assert_eq!((cursor.step(8), cursor.holes()), (Step::Late, 1));
+        assert_eq!((cursor.step(3), cursor.holes()), (Step::Late, 1));
     }
 
     #[test]

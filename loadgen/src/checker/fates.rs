@@ -11,6 +11,8 @@ struct Fate {
     placed: Option<u64>,
     /// It was refused for good.
     refused: bool,
+    /// Nobody will say what became of it.
+    unknown: bool,
 }
 
 /// What a message's place in the order says about its sender's.
@@ -59,7 +61,18 @@ impl Fates {
 
     /// Has it neither receipt nor refusal?
     pub(super) fn awaits_answer(&self, number: u64) -> bool {
-        self.open.get(&number).is_some_and(|fate| fate.acknowledged.is_none() && !fate.refused)
+        self.open
+            .get(&number)
+            .is_some_and(|fate| fate.acknowledged.is_none() && !fate.refused && !fate.unknown)
+    }
+
+    /// Nobody will say what became of it. True where it awaited an answer.
+    pub(super) fn give_up(&mut self, number: u64) -> bool {
+        let awaited = self.awaits_answer(number);
+        if awaited && let Some(fate) = self.open.get_mut(&number) {
+            fate.unknown = true;
+        }
+        awaited
     }
 
     /// It was refused for good. False where it has a place all the same.

@@ -11,6 +11,7 @@ enum Event {
     Acknowledged(MessageId, u64),
     Refused(MessageId),
     Delivered(u32, u64, Content),
+    Passed(u32, u64),
 }
 
 fn message(sender: u32, number: u64) -> MessageId {
@@ -34,6 +35,7 @@ fn judge(events: impl IntoIterator<Item = Event>) -> Verdict {
             Event::Acknowledged(message, seq) => checker.acknowledged(message, seq),
             Event::Refused(message) => checker.refused(message),
             Event::Delivered(receiver, seq, content) => checker.delivered(receiver, seq, content),
+            Event::Passed(receiver, seq) => checker.passed(receiver, seq),
         }
     }
     checker.finish()
@@ -43,8 +45,13 @@ fn judge(events: impl IntoIterator<Item = Event>) -> Verdict {
 fn judge_deliveries(deliveries: &[(u32, u64, Content)]) -> Verdict {
     let sent = order().into_iter().map(|(_, message)| Event::Sent(message));
     let acknowledged = order().into_iter().map(|(seq, message)| Event::Acknowledged(message, seq));
-    let delivered =
-        deliveries.iter().map(|&(receiver, seq, content)| Event::Delivered(receiver, seq, content));
+    let mut passed = [false; MEMBERS as usize];
+    let delivered = deliveries.iter().flat_map(|&(receiver, seq, content)| {
+        // The record at 4, which is no message, comes before the first delivery above it.
+        let passes = seq > 4 && !std::mem::replace(&mut passed[receiver as usize], true);
+        let other = passes.then_some(Event::Passed(receiver, 4));
+        other.into_iter().chain([Event::Delivered(receiver, seq, content)])
+    });
     judge(sent.chain(acknowledged).chain(delivered))
 }
 
@@ -68,6 +75,13 @@ fn any_dropped_delivery_is_lost() {
         deliveries.remove(at);
         assert_eq!(judge_deliveries(&deliveries).lost, 1, "without delivery {at}");
     }
+}
+
+#[test]
+fn a_place_passed_over_by_everybody_is_a_hole() {
+    let verdict = judge((0..MEMBERS).flat_map(|receiver| [2, 3, 5].map(|seq| Event::Passed(receiver, seq))));
+    assert_eq!(verdict.holes, u64::from(MEMBERS));
+    assert!(!verdict.is_clean());
 }
 
 #[test]
@@ -182,6 +196,16 @@ fn a_message_without_receipt_may_arrive_or_not_but_never_at_some_only() {
 }
 
 #[test]
+fn an_unknown_outcome_is_not_waited_for() {
+    let mut checker = GroupChecker::new("group", MEMBERS);
+    checker.sent(message(0, 1));
+    checker.unknown(message(0, 1));
+    assert_eq!(checker.outstanding(), (0, 0));
+    checker.acknowledged(message(0, 1), 1);
+    assert_eq!(checker.outstanding(), (0, 0));
+}
+
+#[test]
 fn outstanding_says_what_is_to_come_and_nothing_is_kept_after() {
     let mut checker = GroupChecker::new("group", MEMBERS);
     checker.sent(message(0, 1));
@@ -206,11 +230,15 @@ fn history() -> impl Strategy<Value = Vec<Event>> {
         let mut queues = vec![Vec::new(); MEMBERS as usize + 1];
         let mut events = Vec::new();
         let mut dice = seed;
-        for (at, (sender, roll)) in sends.into_iter().enumerate() {
+        let mut seq = seed % 5;
+        for (sender, roll) in sends {
             numbers[sender as usize] += 1;
             let message = message(sender, numbers[sender as usize]);
-            // Every third place or so holds no message.
-            let seq = at as u64 * 2 + roll % 2 + 1;
+            seq += 1;
+            if roll % 3 == 0 {
+                (1..=MEMBERS).for_each(|of| queues[of as usize].push(Event::Passed(of - 1, seq)));
+                seq += 1;
+            }
             events.push(Event::Sent(message));
             if roll % 8 != 0 {
                 queues[0].push(Event::Acknowledged(message, seq));

@@ -1,0 +1,154 @@
+//! A run from beginning to end: make the groups, connect, send what is due, wait until everything
+//! has arrived, judge.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    display::Display,
+    judge::{Judge, Progress},
+    member::{self, Counts, Ended, Member},
+    options::Options,
+    plan::{Due, MemberId, Plan},
+    report::Report,
+    sabotage::Saboteur,
+    setup::{Present, Setup, SetupError},
+};
+
+/// Messages that wait for one client; what is due above that is counted as never sent.
+const DUE_MAX: usize = 1024;
+/// From the last connection to the first message.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How long to look out, after everything has arrived, for what should not.
+const LINGER: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Runs a load against a node and judges every delivery.
+///
+/// # Errors
+/// [`SetupError`] where it did not come about. What went wrong in it is in the report.
+pub async fn run(options: Options) -> Result<Report, SetupError> {
+    let seed = options.seed.unwrap_or_else(rand::random);
+    let plan = options.plan(seed);
+    let run: u64 = rand::random();
+    let setup = Setup::new(&options, run, seed, &plan)?;
+    let display = Display::new(plan.members().count());
+    setup.make_groups(&plan).await?;
+    let present = setup.connect(&plan, |count| display.connected(count)).await?;
+
+    let begun = Instant::now() + SETTLE;
+    let judge = Arc::new(Judge::new(run, begun, &plan));
+    let mut report = Report { connections: present.len() as u64, seed, ..Report::default() };
+    let (stop, stopped) = watch::channel(false);
+    let mut crew = Crew::start(&options, &plan, &setup, &judge, present, &stopped);
+    let showing = display.show(judge.clone(), begun, plan.duration());
+    tokio::select! {
+        biased;
+        unsent = crew.send(&plan, options.rate, begun) => report.unsent = unsent,
+        () = showing => {}
+    }
+    report.seconds = begun.elapsed().as_secs_f64();
+    crew.queues.clear();
+
+    display.draining(options.drain);
+    let drained = Instant::now();
+    drain(&judge, options.drain).await;
+    report.drain_seconds = drained.elapsed().as_secs_f64();
+    sleep(LINGER).await;
+    stop.send_replace(true);
+    crew.finish(&mut report).await;
+    display.finish();
+    report.publish_latency_ms = judge.publish_latency();
+    report.delivery_latency_ms = judge.delivery_latency();
+    report.judge(judge.finish());
+    Ok(report)
+}
+
+/// All members at work.
+struct Crew {
+    /// What each is to send, by group and member.
+    queues: Vec<Vec<mpsc::Sender<Due>>>,
+    members: JoinSet<(MemberId, Counts, Option<Ended>)>,
+}
+
+impl Crew {
+    fn start(
+        options: &Options,
+        plan: &Plan,
+        setup: &Setup<'_>,
+        judge: &Arc<Judge>,
+        present: Vec<(MemberId, Present)>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Self {
+        let mut queues: Vec<Vec<_>> = plan.groups().iter().map(|_| Vec::new()).collect();
+        let mut members = JoinSet::new();
+        let mut sabotage = options.sabotage;
+        for ((id, habit), (_, present)) in plan.members().zip(present) {
+            let (queue, due) = mpsc::channel(DUE_MAX);
+            queues[id.group as usize].push(queue);
+            let member = Member {
+                id,
+                habit,
+                group: setup.group(id.group),
+                judge: judge.clone(),
+                payload_bytes: options.payload,
+                due,
+                interruptions: member::moments(plan.interruptions(id, habit), judge.begun()),
+                saboteur: sabotage.take().map(Saboteur::new),
+                counts: Counts::default(),
+            };
+            members.spawn(member.run(present, stopped.clone()));
+        }
+        Self { queues, members }
+    }
+
+    /// Gives each message to its sender at the moment it is due, whatever became of those before;
+    /// how many found their sender's queue full.
+    async fn send(&self, plan: &Plan, rate: f64, begun: Instant) -> u64 {
+        let mut unsent = 0;
+        for due in plan.messages(rate) {
+            sleep_until(begun + due.at).await;
+            let queue = &self.queues[due.sender.group as usize][due.sender.member as usize];
+            if queue.try_send(due).is_err() {
+                unsent += 1;
+            }
+        }
+        sleep_until(begun + plan.duration()).await;
+        unsent
+    }
+
+    /// Waits for all members to end, and takes in what they counted.
+    async fn finish(mut self, report: &mut Report) {
+        while let Some(ended) = self.members.join_next().await {
+            let (id, counts, ended) = match ended {
+                Ok(member) => member,
+                Err(panic) => {
+                    report.fail(format!("a client panicked: {panic}"));
+                    continue;
+                }
+            };
+            report.gaps_refilled += counts.gaps_refilled;
+            report.reconnects += counts.reconnects;
+            report.parked += counts.parked;
+            report.restarts += counts.restarts;
+            report.pauses += counts.pauses;
+            report.behind_max = report.behind_max.max(counts.behind_max);
+            if let Some(ended) = ended {
+                report.fail(format!("member {} of group {}: {ended}", id.member, id.group));
+            }
+        }
+    }
+}
+
+/// Waits until everything has arrived and been answered, up to a bound.
+async fn drain(judge: &Judge, most: Duration) {
+    let end = Instant::now() + most;
+    while judge.progress() != Progress::default() && Instant::now() < end {
+        sleep(LOOK_EVERY).await;
+    }
+}
