@@ -47,6 +47,12 @@ impl Message {
         Self::about(wire::message::Kind::Reaction, seq.get(), payload.into())
     }
 
+    /// Its payload.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.wire.payload
+    }
+
     fn about(kind: wire::message::Kind, refers_to: u64, payload: Bytes) -> Self {
         Self { wire: wire::Message { kind: kind.into(), payload, refers_to, recalled_by: 0 } }
     }

@@ -46,10 +46,16 @@ pub enum Event {
     Delivered { app: AppId, group: GroupId, record: wire::Record },
     /// Nothing more of this group will come: the app is told why, or wanted it so.
     FollowEnded { app: AppId, group: GroupId, code: Code },
+    /// An app asked for a page of a group's records.
+    History { app: AppId, group: GroupId, records: Vec<wire::Record> },
+    /// An app asked for all members, page by page.
+    Members { app: AppId, group: GroupId, users: Vec<String> },
     /// A change was acknowledged with this place.
     Changed { app: AppId, group: GroupId, seq: Seq },
     /// A change was refused.
     ChangeRefused { app: AppId, group: GroupId, code: Code },
+    /// An app has set how far its user has read, and was told so.
+    ReadSet { app: AppId, group: GroupId, read: Seq },
     /// A user's cursors in a group, as an app was told.
     Cursors { app: AppId, group: GroupId, read: Option<Seq>, delivered: Option<Seq> },
     /// The store raised a group's epoch.

@@ -1,7 +1,7 @@
 //! Broken promises, each in one place: with one switched on, the judge must find it.
 
 /// What is broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mutation {
     /// The store answers an append before it is durable.
     AcknowledgedEarly,

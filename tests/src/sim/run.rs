@@ -76,6 +76,21 @@ pub struct Counts {
 }
 
 impl Report {
+    /// Of a run that panicked.
+    #[must_use]
+    pub fn of_panic(seed: u64, said: &str) -> Self {
+        let mut findings = Findings::default();
+        findings.find(|| format!("a panic: {said}"));
+        Self {
+            seed,
+            findings,
+            hash: 0,
+            counts: Counts::default(),
+            simulated: Duration::ZERO,
+            took: Duration::ZERO,
+        }
+    }
+
     /// Is nothing wrong?
     #[must_use]
     pub fn is_clean(&self) -> bool {

@@ -34,6 +34,10 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                 }
                 tails.insert(*group, from.advance(*count));
             }
+            Event::ReadSet { app, group, read } => {
+                let known = cursors.entry((*app, *group)).or_default();
+                known.0 = known.0.max(Some(*read));
+            }
             // Answers to several of a user's apps may cross on their way.
             Event::Cursors { app, group, read, delivered } => {
                 let known = cursors.entry((*app, *group)).or_default();

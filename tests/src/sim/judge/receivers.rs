@@ -1,7 +1,7 @@
 //! Every member gets everything from the record their join named, in order, once, the same as all
 //! others; after their removal nothing; and at the end of a run nobody is still waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_protocol::{GroupId, Seq, UserId, wire};
 use wire::record::Body;
@@ -39,6 +39,8 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                     at.skip(reader, *from, *to, findings);
                 }
             }
+            Event::History { app, group, records } => check_history(case, *app, *group, records, findings),
+            Event::Members { app, group, users } => check_members(*app, *group, users, findings),
             _ => {}
         }
     }
@@ -118,16 +120,51 @@ fn is_same(held: &wire::Record, got: &wire::Record) -> bool {
         && (mine.kind, mine.refers_to) == (theirs.kind, theirs.refers_to)
 }
 
-/// Who follows a group and is in it at the end has all of it.
+/// A page of history is a piece of the sequence.
+fn check_history(
+    case: &Case<'_>,
+    app: AppId,
+    group: GroupId,
+    records: &[wire::Record],
+    findings: &mut Findings,
+) {
+    let Some(holding) = case.holdings.groups.get(&group) else { return };
+    if !records.is_sorted_by(|one, next| one.seq + 1 == next.seq) {
+        let places: Vec<_> = records.iter().map(|record| record.seq).collect();
+        findings.find(|| format!("{app:?} asked for history of {group} and got {places:?}"));
+    }
+    for record in records {
+        if !holding.at(seq_of(record)).is_some_and(|held| is_same(held, record)) {
+            findings.find(|| format!("{app:?} found another {} in {group} than there is", record.seq));
+        }
+    }
+}
+
+/// Whoever is asked for page by page is there once.
+fn check_members(app: AppId, group: GroupId, users: &[String], findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for user in users {
+        if !seen.insert(user) {
+            findings.find(|| format!("{app:?} was told twice that {user} is in {group}"));
+        }
+    }
+}
+
+/// Who is in a group at the end follows it, and has all of it.
 fn check_complete(case: &Case<'_>, readers: &BTreeMap<(AppId, GroupId), Reader>, findings: &mut Findings) {
-    for ((app, group), reader) in readers {
-        let Some(holding) = case.holdings.groups.get(group) else { continue };
+    for (group, holding) in &case.holdings.groups {
         let tail = holding.tail();
-        let user = case.user(*app);
-        let is_in = *group == GroupId::own(user) || Fold::below(holding, tail).joined(user).is_some();
-        if is_in && reader.wants != Some(tail) && tail != Seq::FIRST {
-            let wants = reader.wants;
-            findings.find(|| format!("{app:?} waits for {wants:?} of {group}, whose tail is {tail}"));
+        let fold = Fold::below(holding, tail);
+        for (app, user) in &case.cast.users {
+            let reader = readers.get(&(*app, *group));
+            let wants = reader.and_then(|reader| reader.wants);
+            let is_in = *group == GroupId::own(user) || fold.joined(user).is_some();
+            // A sequence that begins only now: nobody was to be told anything.
+            let is_idle = tail == Seq::FIRST;
+            if is_in && wants != Some(tail) && !is_idle {
+                let how = if reader.is_some() { "waits for" } else { "does not follow:" };
+                findings.find(|| format!("{app:?} {how} {wants:?} of {group}, whose tail is {tail}"));
+            }
         }
     }
 }

@@ -1,0 +1,170 @@
+//! A node as an operator runs it: the binary `shoal`, its data folder, its signals.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary, built as these tests were: cargo builds the binaries of a package for that
+/// package's own tests only.
+#[must_use]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "shoal-node", "--bin", "shoal"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(built.success(), "the binary does not build");
+        let this = std::env::current_exe().expect("this test has a path");
+        this.ancestors().nth(2).expect("target/profile/deps/test").join("shoal")
+    })
+}
+
+/// A data folder, and the node that serves it while it runs.
+#[derive(Debug)]
+pub struct Machine {
+    dir: TempDir,
+    node: Option<Serving>,
+    listen: SocketAddr,
+    settings: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    child: Child,
+    ops: SocketAddr,
+}
+
+impl Machine {
+    /// A node in a new folder, once it serves, with these settings (`key=value`).
+    #[must_use]
+    pub fn start(settings: &[&str]) -> Self {
+        let mut machine = Self {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+            node: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            settings: settings.iter().map(ToString::to_string).collect(),
+        };
+        machine.up();
+        machine
+    }
+
+    /// Where clients reach it, also after a restart.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The folder with the keys.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.node.as_ref().map(|node| node.child.id())
+    }
+
+    /// Starts it; returns once it serves.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn up(&mut self) {
+        let mut serve = Command::new(binary());
+        serve.args(["serve", "--log", "warn", "--log-format", "json", "--ops", "127.0.0.1:0"]);
+        serve.arg("--listen").arg(self.listen.to_string()).arg("--data").arg(self.dir.path());
+        for setting in &self.settings {
+            serve.arg("--set").arg(setting);
+        }
+        let mut child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let said = first_line(&mut child);
+        let said: serde_json::Value = serde_json::from_str(&said).expect("a node announces itself in JSON");
+        let address = |key: &str| said[key][0].as_str().and_then(|address| address.parse().ok());
+        self.listen = address("listen").expect("it says where it listens");
+        self.node = Some(Serving { child, ops: address("ops").expect("it says where its metrics are") });
+    }
+
+    /// SIGKILL, and the end.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn kill(&mut self) {
+        let mut node = self.node.take().expect("it runs");
+        node.child.kill().expect("it can be killed");
+        node.child.wait().expect("it ends");
+    }
+
+    /// SIGTERM, and the end.
+    ///
+    /// # Panics
+    /// Where it does not run, or does not end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut node = self.node.take().expect("it runs");
+        let pid = node.child.id().to_string();
+        let signalled = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(signalled.success());
+        let asked = Instant::now();
+        while asked.elapsed() < PATIENCE {
+            if let Some(status) = node.child.try_wait().expect("its status can be asked") {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it does not stop");
+    }
+
+    /// One of its metrics.
+    ///
+    /// # Panics
+    /// Where it does not run, or has no such metric.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        let ops = self.node.as_ref().expect("it runs").ops;
+        let mut stream = TcpStream::connect(ops).expect("the operations address answers");
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: shoal\r\nConnection: close\r\n\r\n").expect("asks");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("answers");
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("the metric is there")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(node) = &mut self.node {
+            // It may have ended by itself.
+            let _ = node.child.kill();
+            let _ = node.child.wait();
+        }
+    }
+}
+
+fn first_line(child: &mut Child) -> String {
+    let stdout = child.stdout.take().expect("its output is piped");
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Only the first is waited for; the rest is read so that the node can go on.
+            let _ = sender.send(line);
+        }
+    });
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let _ = child.kill();
+        panic!("the node did not say that it serves")
+    })
+}

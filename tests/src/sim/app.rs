@@ -1,0 +1,354 @@
+//! An app with a client: it sends, follows, asks and changes things, goes away and comes back from
+//! what it had saved, and tells the chronicle all of it.
+
+mod acting;
+
+mod payload;
+
+mod reading;
+
+mod transport;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use shoal_client::{Client, Config, Message, PublishError, Saved, Sending, State};
+use shoal_protocol::{DeviceId, GroupId, Seq, UserId};
+use tokio::{
+    sync::watch,
+    task::{JoinSet, spawn_local},
+    time::sleep,
+};
+
+use super::{
+    chronicle::{AppId, Event, MessageId, Outcome},
+    judge::Cast,
+    mutation::Mutation,
+    network::Weather,
+    node::{NODE, NodeHost, PORT},
+    plan::{APPS_PER_PHONE, PHONES},
+};
+use acting::Actor;
+use reading::Memberships;
+use transport::SimTransport;
+
+/// Apps beyond this many are second devices of the first users.
+const USERS: usize = PHONES * APPS_PER_PHONE - 2;
+
+/// Messages of an app are numbered from its own number times this on.
+const MESSAGES_PER_APP: u64 = 1 << 32;
+
+/// Are apps still to do things? Cheap to clone; all clones are the same stage.
+#[derive(Debug, Clone, Default)]
+pub struct Stage(Arc<AtomicBool>);
+
+impl Stage {
+    /// From now on nothing new is done; what is under way goes on.
+    pub fn end(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One app, over all its lives.
+#[derive(Debug)]
+pub struct App {
+    id: AppId,
+    user: UserId,
+    node: Arc<NodeHost>,
+    stage: Stage,
+    weather: Weather,
+    inner: Mutex<Inner>,
+}
+
+/// What outlives the process, and what the run looks at.
+#[derive(Debug)]
+struct Inner {
+    lives: u32,
+    messages: u64,
+    random: StdRng,
+    /// As it would be in a file.
+    saved: Option<Vec<u8>>,
+    /// Saved with it.
+    saved_memberships: Memberships,
+    memberships: Arc<watch::Sender<Memberships>>,
+    is_away: bool,
+    is_online: bool,
+    /// Messages without a receipt, of this life.
+    waiting: BTreeSet<MessageId>,
+    /// Watermarks of what is followed.
+    positions: BTreeMap<GroupId, Seq>,
+}
+
+impl App {
+    /// An app that has never started.
+    #[must_use]
+    pub fn new(number: usize, node: &Arc<NodeHost>, stage: &Stage, weather: &Weather) -> Self {
+        let id = AppId(u32::try_from(number).expect("a run has few apps"));
+        let seed = node.plan.seed ^ (u64::from(id.0) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self {
+            id,
+            user: user(number % USERS),
+            node: node.clone(),
+            stage: stage.clone(),
+            weather: weather.clone(),
+            inner: Mutex::new(Inner {
+                lives: 0,
+                messages: 0,
+                random: StdRng::seed_from_u64(seed),
+                saved: None,
+                saved_memberships: Memberships::new(),
+                memberships: Arc::default(),
+                is_away: true,
+                is_online: false,
+                waiting: BTreeSet::new(),
+                positions: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> AppId {
+        self.id
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// What it still waits for, in words.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        let inner = self.lock();
+        let app = self.id;
+        if inner.is_away || !inner.is_online {
+            return Some(format!("{app:?} is not online"));
+        }
+        if let Some(message) = inner.waiting.first() {
+            return Some(format!("{app:?} waits for the receipt of {message:?}"));
+        }
+        let behind = inner.positions.iter().find(|(group, at)| **at < self.node.tails.get(**group));
+        behind.map(|(group, at)| {
+            format!("{app:?} is at {at} of {group}, whose tail is {}", self.node.tails.get(*group))
+        })
+    }
+
+    /// One life after the other, until the host goes down.
+    async fn run(self: Arc<Self>) {
+        loop {
+            self.live().await;
+            let away = self.lock().random.random_range(50..4_000);
+            sleep(Duration::from_millis(away)).await;
+        }
+    }
+
+    /// From a start to the moment the app goes away.
+    async fn live(self: &Arc<Self>) {
+        let (life, seed, saved) = self.begin_life();
+        self.tell(Event::Life { app: self.id, life });
+        let transport = SimTransport::new(&self.weather, seed).expect("a port is free");
+        let token = self.node.keys.token(&self.user);
+        let config = Config::new(
+            [format!("{NODE}:{PORT}")],
+            self.node.keys.client_tls(),
+            token,
+            DeviceId(u64::from(self.id.0) + 1),
+        )
+        .saved(saved)
+        .seed(seed)
+        .transport(Arc::new(transport))
+        .request_timeout(Duration::from_secs(5))
+        .queue(64, 256 << 10)
+        .follow_buffer_bytes(8 << 10);
+        let client = Client::start(config).expect("a good configuration");
+        let mut tasks = JoinSet::new();
+        self.settle_restored(&client, &mut tasks);
+        tasks.spawn_local(self.clone().watch_state(client.clone()));
+        tasks.spawn_local(reading::read_all(self.clone(), client.clone()));
+        Actor::new(self.clone(), client.clone(), life).act().await;
+        self.save(&client);
+        self.lock().is_away = true;
+        tasks.shutdown().await;
+        if self.lock().random.random() {
+            client.close().await;
+        }
+    }
+
+    fn begin_life(&self) -> (u32, u64, Option<Saved>) {
+        let mut inner = self.lock();
+        let life = inner.lives;
+        inner.lives += 1;
+        (inner.is_away, inner.is_online) = (false, false);
+        inner.waiting.clear();
+        inner.positions.clear();
+        inner.memberships = Arc::new(watch::Sender::new(inner.saved_memberships.clone()));
+        let saved = inner.saved.as_deref().map(|saved| Saved::from_bytes(saved).expect("what was saved"));
+        (life, inner.random.random(), saved)
+    }
+
+    /// Messages of the life before, which are sent first.
+    fn settle_restored(self: &Arc<Self>, client: &Client, tasks: &mut JoinSet<()>) {
+        for (_, message, sending) in client.restored() {
+            if let Some(message) = payload::read(message.payload()) {
+                self.lock().waiting.insert(message);
+                tasks.spawn_local(self.clone().settle(client.clone(), message, sending));
+            }
+        }
+    }
+
+    /// Tells what becomes of a message.
+    async fn settle(self: Arc<Self>, client: Client, message: MessageId, sending: Sending) {
+        let outcome = match sending.await {
+            Ok(seq) => Outcome::Committed(seq),
+            Err(PublishError::Refused(why)) => Outcome::Refused(why.code),
+            Err(PublishError::Unknown(why)) => Outcome::Unknown(why.code),
+            Err(PublishError::TooLarge { .. }) => Outcome::Refused(shoal_protocol::Code::PayloadTooLarge),
+            // The life is over: the message is in the save.
+            Err(_) => return,
+        };
+        self.lock().waiting.remove(&message);
+        self.tell(Event::Settled { app: self.id, message, outcome });
+        if !matches!(outcome, Outcome::Committed(_)) {
+            // An older save would try it again.
+            self.save(&client);
+        }
+    }
+
+    async fn watch_state(self: Arc<Self>, client: Client) {
+        let mut states = client.state();
+        loop {
+            let state = states.borrow_and_update().clone();
+            self.lock().is_online = state.is_online();
+            match &state {
+                State::Online { .. } => {
+                    self.note("online");
+                    self.save(&client);
+                }
+                State::Reconnecting { why, attempt, .. } => self.note(format!("offline {attempt}: {why}")),
+                State::Closed { why } => self.note(format!("closed: {why}")),
+                _ => {}
+            }
+            if states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn save(&self, client: &Client) {
+        let saved = client.save().to_bytes();
+        let mut inner = self.lock();
+        inner.saved = Some(saved);
+        let memberships = inner.memberships.borrow().clone();
+        inner.saved_memberships = memberships;
+    }
+
+    fn memberships(&self) -> Arc<watch::Sender<Memberships>> {
+        self.lock().memberships.clone()
+    }
+
+    fn saved_watermark(&self, group: GroupId) -> Option<Seq> {
+        let saved = self.lock().saved.clone()?;
+        Saved::from_bytes(&saved).ok()?.watermark(group)
+    }
+
+    /// The groups it knew of when it was saved.
+    fn saved_groups(&self) -> Vec<GroupId> {
+        self.lock().saved_memberships.keys().copied().collect()
+    }
+
+    fn next_message(&self) -> MessageId {
+        let mut inner = self.lock();
+        inner.messages += 1;
+        let message = MessageId(u64::from(self.id.0) * MESSAGES_PER_APP + inner.messages);
+        inner.waiting.insert(message);
+        message
+    }
+
+    fn position(&self, group: GroupId, watermark: Option<Seq>) {
+        let mut inner = self.lock();
+        match watermark {
+            Some(watermark) => drop(inner.positions.insert(group, watermark)),
+            None => drop(inner.positions.remove(&group)),
+        }
+    }
+
+    fn draw_seed(&self) -> u64 {
+        self.lock().random.random()
+    }
+
+    fn is_over(&self) -> bool {
+        self.stage.is_over()
+    }
+
+    fn mutation(&self) -> Option<Mutation> {
+        self.node.mutation
+    }
+
+    fn tell(&self, event: Event) {
+        self.node.chronicle.tell(event);
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        self.node.chronicle.note(format!("app{}", self.id.0), what);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All apps of a phone, until it goes down.
+///
+/// # Errors
+/// Where one of them panics.
+pub async fn run_all(apps: Vec<Arc<App>>) -> turmoil::Result {
+    let mut running = JoinSet::new();
+    for app in apps {
+        running.spawn_local(app.run());
+    }
+    while let Some(ended) = running.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
+/// Reads what apps write.
+#[must_use]
+pub fn read_payload(payload: &[u8]) -> Option<MessageId> {
+    payload::read(payload)
+}
+
+/// Every group of a run, users' own sequences among them.
+#[must_use]
+pub fn groups(cast: &Cast) -> Vec<GroupId> {
+    acting::groups().into_iter().chain(cast.users.values().map(GroupId::own)).collect()
+}
+
+fn user(number: usize) -> UserId {
+    UserId::new(format!("u{number}")).expect("a good name")
+}
+
+/// Queues a message; its outcome is told by a task of its own.
+async fn send(app: &Arc<App>, client: &Client, group: GroupId, id: MessageId, message: Message) {
+    app.tell(Event::Sent { app: app.id, group, message: id });
+    match client.send(group, message).await {
+        Ok(sending) => drop(spawn_local(app.clone().settle(client.clone(), id, sending))),
+        Err(error) => {
+            app.lock().waiting.remove(&id);
+            app.note(format!("did not send {id:?}: {error}"));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The client's sockets on the simulated network.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures_util::FutureExt;
+use quinn::{ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, TokioRuntime};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use shoal_client::{Resolving, Transport};
+
+use crate::sim::{
+    network::{SimSocket, Weather},
+    node::{NODE, PORT},
+};
+
+const CONNECTION_ID_BYTES: usize = 8;
+
+/// One socket at a time, from a seed.
+pub(super) struct SimTransport {
+    endpoint: Endpoint,
+    weather: Weather,
+    seed: u64,
+    rebinds: AtomicU64,
+}
+
+impl SimTransport {
+    /// Binds a socket of this host.
+    pub(super) fn new(weather: &Weather, seed: u64) -> io::Result<Self> {
+        let mut config = EndpointConfig::default();
+        let mut bytes = [0; 32];
+        StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+        config.rng_seed(Some(bytes)).cid_generator(move || Box::new(SeededIds(StdRng::seed_from_u64(seed))));
+        let socket = bind(weather, seed)?;
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
+        Ok(Self { endpoint, weather: weather.clone(), seed, rebinds: AtomicU64::new(0) })
+    }
+}
+
+impl Transport for SimTransport {
+    fn resolve<'a>(&'a self, _node: &'a str) -> Resolving<'a> {
+        let address = SocketAddr::from((turmoil::lookup(NODE), PORT));
+        Box::pin(async move { Ok(vec![address]) })
+    }
+
+    fn endpoint(&self, _remote: SocketAddr) -> io::Result<Endpoint> {
+        Ok(self.endpoint.clone())
+    }
+
+    fn rebind(&self) -> io::Result<bool> {
+        let nth = 1 + self.rebinds.fetch_add(1, Ordering::Relaxed);
+        self.endpoint.rebind_abstract(bind(&self.weather, self.seed ^ nth)?)?;
+        Ok(true)
+    }
+}
+
+impl fmt::Debug for SimTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimTransport({})", self.seed)
+    }
+}
+
+fn bind(weather: &Weather, seed: u64) -> io::Result<Arc<SimSocket>> {
+    let bound = SimSocket::bind(0, weather.clone(), seed).now_or_never();
+    bound.expect("turmoil binds at once").map(Arc::new)
+}
+
+#[derive(Debug)]
+struct SeededIds(StdRng);
+
+impl ConnectionIdGenerator for SeededIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; CONNECTION_ID_BYTES];
+        self.0.fill_bytes(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<std::time::Duration> {
+        None
+    }
+}
