@@ -56,3 +56,8 @@ pub fn tls_from_ca(ca_pem: &str) -> Result<rustls::ClientConfig, TlsError> {
 pub fn new_device() -> DeviceId {
     DeviceId(rand::random())
 }
+
+/// The README's example, kept true.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
