@@ -116,7 +116,8 @@ impl Machine {
     pub fn stop(&mut self) -> ExitStatus {
         let mut node = self.node.take().expect("it runs");
         let pid = node.child.id().to_string();
-        let signalled = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        // The shell's own: a small machine has no other.
+        let signalled = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("sh is there");
         assert!(signalled.success());
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {

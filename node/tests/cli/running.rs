@@ -116,7 +116,9 @@ impl Running {
 
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        // The shell's own: a small machine has no other.
+        let kill = ["-c", "kill \"$0\" \"$1\"", signal, &pid];
+        assert!(Command::new("sh").args(kill).status().unwrap().success());
     }
 
     /// Waits for the end of the process; its folder stays.
