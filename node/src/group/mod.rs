@@ -31,13 +31,16 @@ mod view;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shoal_protocol::{Code, GroupId, RecordFrame, Refusal, SenderId, Seq, UserId, WindowLimits, wire};
 use tokio::{
-    sync::{Notify, mpsc, mpsc::error::TrySendError, oneshot, watch},
+    sync::{Notify, mpsc, mpsc::error::TrySendError, oneshot},
     time::Instant,
 };
 
@@ -134,7 +137,7 @@ struct Shared {
     awake: Mutex<BTreeMap<GroupId, mpsc::Sender<Input>>>,
     tails: Mutex<Tails>,
     windows: Arc<WindowBudget>,
-    stopping: watch::Sender<bool>,
+    stopping: Stopping,
     emptied: Notify,
 }
 
@@ -158,7 +161,7 @@ impl Groups {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             awake: Mutex::default(),
             tails: Mutex::default(),
-            stopping: watch::Sender::new(false),
+            stopping: Stopping::default(),
             emptied: Notify::new(),
         }))
     }
@@ -273,7 +276,7 @@ impl Groups {
 
     /// Writes back what only memory has and puts all groups to sleep.
     pub async fn shut_down(&self) {
-        self.0.stopping.send_replace(true);
+        self.0.stopping.begin();
         while self.awake() > 0 {
             self.0.emptied.notified().await;
         }
@@ -295,8 +298,8 @@ impl Groups {
         self.0.metrics.groups_active.set(i64::try_from(awake).unwrap_or(i64::MAX));
     }
 
-    fn stopping(&self) -> watch::Receiver<bool> {
-        self.0.stopping.subscribe()
+    fn stopping(&self) -> &Stopping {
+        &self.0.stopping
     }
 
     fn now(&self) -> Now {
@@ -361,7 +364,7 @@ impl Groups {
                 Refusal::new(Code::Busy, "too many groups are awake on this node"),
             )));
         }
-        if *self.0.stopping.borrow() {
+        if self.0.stopping.has_begun() {
             return Err(Box::new((input, Refusal::new(Code::Draining, "the node is going"))));
         }
         let (inputs, receiver) = mpsc::channel(self.0.limits.queue_max);
@@ -384,6 +387,33 @@ impl Groups {
             self.0.emptied.notify_one();
         }
         true
+    }
+}
+
+/// Is the node going? A `watch` would wake its waiters in an order of its own drawing, and a seed
+/// would not replay.
+#[derive(Debug, Default)]
+struct Stopping {
+    has_begun: AtomicBool,
+    begun: Notify,
+}
+
+impl Stopping {
+    fn begin(&self) {
+        self.has_begun.store(true, Ordering::SeqCst);
+        self.begun.notify_waiters();
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::SeqCst)
+    }
+
+    /// Completes once, when it begins; at once where it has.
+    async fn wait(&self) {
+        let begun = self.begun.notified();
+        if !self.has_begun() {
+            begun.await;
+        }
     }
 }
 

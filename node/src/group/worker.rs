@@ -1,11 +1,11 @@
 //! One task for each group that is awake on this node: the shell round its home and sub-group.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use shoal_protocol::{Code, GroupId, Refusal, SenderId, Seq, UserId, wire};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     time::Instant,
 };
 use wire::member_change::Kind;
@@ -48,7 +48,7 @@ pub(super) struct Worker {
     store: Arc<dyn Store>,
     group: GroupId,
     inputs: mpsc::Receiver<Input>,
-    stopping: watch::Receiver<bool>,
+    is_stopping: bool,
     tail: Option<Arc<Tail>>,
     awake: Option<Box<Awake>>,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -64,7 +64,7 @@ impl Worker {
     pub(super) fn new(groups: Groups, group: GroupId, inputs: mpsc::Receiver<Input>) -> Self {
         Self {
             store: groups.store().clone(),
-            stopping: groups.stopping(),
+            is_stopping: false,
             groups,
             group,
             inputs,
@@ -79,6 +79,8 @@ impl Worker {
 
     /// Runs until the group has been idle for long enough, and is asleep.
     pub(super) async fn run(mut self) {
+        let groups = self.groups.clone();
+        let mut stopping = pin!(groups.stopping().wait());
         loop {
             let has_room = self.awake.as_ref().is_none_or(|awake| awake.home.has_room());
             let (is_quiet, idle_at) = (self.is_quiet(), self.idle_at());
@@ -94,7 +96,7 @@ impl Worker {
                         return;
                     }
                 }
-                Ok(()) = self.stopping.changed() => {}
+                () = stopping.as_mut(), if !self.is_stopping => self.is_stopping = true,
             }
             self.perform();
         }
@@ -397,7 +399,7 @@ impl Worker {
     fn idle_at(&self) -> Instant {
         let unknown = self.tail.is_none() && self.awake.is_none();
         let idle =
-            if unknown || *self.stopping.borrow() { Duration::ZERO } else { self.groups.limits().idle() };
+            if unknown || self.is_stopping { Duration::ZERO } else { self.groups.limits().idle() };
         self.used + idle
     }
 
