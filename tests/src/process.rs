@@ -117,7 +117,8 @@ impl Machine {
         let mut node = self.node.take().expect("it runs");
         let pid = node.child.id().to_string();
         // The shell's own: a small machine has no other.
-        let signalled = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("sh is there");
+        let signalled =
+            Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("sh is there");
         assert!(signalled.success());
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
