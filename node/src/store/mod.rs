@@ -24,6 +24,8 @@ mod open;
 
 mod journal;
 
+mod manifest;
+
 mod witness;
 
 pub mod memory;

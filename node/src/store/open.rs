@@ -22,6 +22,7 @@ use super::{
     codec::{self, FORMAT, Identity, Key},
     encode,
     journal::{self, Scan, Verdict},
+    manifest,
     witness::{Testimony, Witness},
 };
 use crate::config::StoreLimits;
@@ -181,14 +182,16 @@ impl Folder {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(self.failed(dir))
     }
 
-    /// The engine takes a missing part for one that was never made, and clears away what belonged
-    /// to it: so it is not let near a store that lacks one.
+    /// The engine takes a missing part for one that was never made, and a damaged list of tables for
+    /// a true one, and clears away what belonged to them: so it is not let near such a store.
     fn check_parts(&self) -> Result<(), OpenError> {
         let parts = ["version", "keyspaces/0/current", "keyspaces/1/current"];
-        match parts.iter().find(|part| !self.engine.join(part).is_file()) {
-            Some(part) => Err(self.damage(format!("engine/{part} is missing"))),
-            None => Ok(()),
+        if let Some(part) = parts.iter().find(|part| !self.engine.join(part).is_file()) {
+            return Err(self.damage(format!("engine/{part} is missing")));
         }
+        let keyspaces = self.engine.join("keyspaces");
+        let damage = manifest::damage(&keyspaces).map_err(self.failed(&keyspaces))?;
+        damage.map_or(Ok(()), |what| Err(self.damage(what)))
     }
 
     fn settle_journals(&self, witnessed: u64, accepted: bool) -> Result<(), OpenError> {

@@ -6,7 +6,7 @@
 //! acknowledged. Two slots are written in turn: a torn write leaves the other one.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::FileExt,
     path::Path,
@@ -36,14 +36,16 @@ pub(super) struct Testimony {
 }
 
 impl Witness {
-    /// A new file, synced; the caller syncs the folder.
+    /// A new file, synced, in the place of any that is there; the caller syncs the folder.
     pub(super) fn create(path: &Path, testimony: Testimony) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        let new = path.with_extension("new");
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
         let mut blocks = vec![0; BLOCK_BYTES * 2];
         blocks[..SLOT_BYTES].copy_from_slice(&encode(testimony));
         blocks[BLOCK_BYTES..][..SLOT_BYTES].copy_from_slice(&encode(testimony));
         file.write_all_at(&blocks, 0)?;
         file.sync_all()?;
+        fs::rename(&new, path)?;
         Ok(Self { file, store: testimony.store })
     }
 
@@ -54,7 +56,7 @@ impl Witness {
 
     /// What the file says; none if neither slot is whole.
     pub(super) fn read(path: &Path) -> io::Result<Option<Testimony>> {
-        let blocks = std::fs::read(path)?;
+        let blocks = fs::read(path)?;
         let slots = (0..2).filter_map(|slot| decode(blocks.get(slot * BLOCK_BYTES..)?));
         Ok(slots.max_by_key(|testimony| testimony.commit))
     }

@@ -128,6 +128,16 @@ fn a_database_that_lacks_a_part_is_kept_from_the_engine() {
 }
 
 #[test]
+fn a_list_of_tables_that_has_changed_is_kept_from_the_engine() {
+    let place = written();
+    let list = place.root().join("engine/keyspaces/1/v0");
+    let mut bytes = fs::read(&list).unwrap();
+    bytes[10] ^= 1;
+    fs::write(&list, bytes).unwrap();
+    assert!(refused(&place.root()).contains("the checksum of v0 is wrong"));
+}
+
+#[test]
 fn a_journal_damaged_in_the_middle_is_reported_and_left_as_it_is() {
     let place = written();
     let batches = batches(&place.root());

@@ -34,7 +34,7 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn small(seed: u64) -> Self {
-        Self { seed, rounds: 60, record_bytes_max: 600, memtable_bytes: 64 << 10 }
+        Self { seed, rounds: 80, record_bytes_max: 600, memtable_bytes: 64 << 10 }
     }
 
     pub(crate) fn limits(&self) -> StoreLimits {
