@@ -10,7 +10,9 @@ mod reading;
 mod transport;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +25,7 @@ use shoal_client::{Client, Config, Message, PublishError, Saved, Sending, State}
 use shoal_protocol::{DeviceId, GroupId, Seq, UserId};
 use tokio::{
     sync::watch,
-    task::{JoinSet, spawn_local},
+    task::JoinSet,
     time::sleep,
 };
 
@@ -174,17 +176,17 @@ impl App {
         .queue(64, 256 << 10)
         .follow_buffer_bytes(8 << 10);
         let client = Client::start(config).expect("a good configuration");
-        let mut tasks = JoinSet::new();
-        self.settle_restored(&client, &mut tasks);
-        tasks.spawn_local(self.clone().watch_state(client.clone()));
-        tasks.spawn_local(reading::read_all(self.clone(), client.clone()));
-        Actor::new(self.clone(), client.clone(), life).act().await;
-        self.save(&client);
+        let tasks = Tasks::default();
+        self.settle_restored(&client, &tasks);
+        tasks.spawn(self.clone().watch_state(client.clone()));
+        tasks.spawn(reading::read_all(self.clone(), client.clone()));
+        Actor::new(self.clone(), client.clone(), tasks.clone(), life).act().await;
         self.lock().is_away = true;
-        tasks.shutdown().await;
+        tasks.end().await;
         if self.lock().random.random() {
             client.close().await;
         }
+        self.save(&client);
     }
 
     fn begin_life(&self) -> (u32, u64, Option<Saved>) {
@@ -200,11 +202,11 @@ impl App {
     }
 
     /// Messages of the life before, which are sent first.
-    fn settle_restored(self: &Arc<Self>, client: &Client, tasks: &mut JoinSet<()>) {
+    fn settle_restored(self: &Arc<Self>, client: &Client, tasks: &Tasks) {
         for (_, message, sending) in client.restored() {
             if let Some(message) = payload::read(message.payload()) {
                 self.lock().waiting.insert(message);
-                tasks.spawn_local(self.clone().settle(client.clone(), message, sending));
+                tasks.spawn(self.clone().settle(client.clone(), message, sending));
             }
         }
     }
@@ -310,6 +312,21 @@ impl App {
     }
 }
 
+/// The tasks of one life: none of them outlives it, for each holds the client.
+#[derive(Debug, Clone, Default)]
+struct Tasks(Rc<RefCell<JoinSet<()>>>);
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.borrow_mut().spawn_local(task);
+    }
+
+    async fn end(&self) {
+        let mut tasks = self.0.take();
+        tasks.shutdown().await;
+    }
+}
+
 /// All apps of a phone, until it goes down.
 ///
 /// # Errors
@@ -342,10 +359,10 @@ fn user(number: usize) -> UserId {
 }
 
 /// Queues a message; its outcome is told by a task of its own.
-async fn send(app: &Arc<App>, client: &Client, group: GroupId, id: MessageId, message: Message) {
+async fn send(app: &Arc<App>, client: &Client, tasks: &Tasks, group: GroupId, id: MessageId, message: Message) {
     app.tell(Event::Sent { app: app.id, group, message: id });
     match client.send(group, message).await {
-        Ok(sending) => drop(spawn_local(app.clone().settle(client.clone(), id, sending))),
+        Ok(sending) => tasks.spawn(app.clone().settle(client.clone(), id, sending)),
         Err(error) => {
             app.lock().waiting.remove(&id);
             app.note(format!("did not send {id:?}: {error}"));

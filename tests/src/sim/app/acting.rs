@@ -10,7 +10,7 @@ use shoal_protocol::{GroupId, Seq, UserId, wire};
 use tokio::time::sleep;
 use wire::message::Kind;
 
-use super::{App, USERS, payload, send, user};
+use super::{App, Tasks, USERS, payload, send, user};
 use crate::sim::{
     chronicle::{AppId, Event, Outcome},
     mutation::Mutation,
@@ -48,14 +48,15 @@ fn founded_by(app: AppId) -> Option<(&'static str, std::ops::Range<usize>)> {
 pub(super) struct Actor {
     app: Arc<App>,
     client: Client,
+    tasks: Tasks,
     random: StdRng,
     life: u32,
 }
 
 impl Actor {
-    pub(super) fn new(app: Arc<App>, client: Client, life: u32) -> Self {
+    pub(super) fn new(app: Arc<App>, client: Client, tasks: Tasks, life: u32) -> Self {
         let random = StdRng::seed_from_u64(app.draw_seed());
-        Self { app, client, random, life }
+        Self { app, client, tasks, random, life }
     }
 
     /// Does one thing after the other until it goes away; once the stage is over it stays, and
@@ -128,9 +129,9 @@ impl Actor {
             return self.app.tell(Event::Settled { app: self.app.id(), message: id, outcome });
         }
         if mutation == Some(Mutation::Renumbered) {
-            send(&self.app, &self.client, group, id, message.clone()).await;
+            send(&self.app, &self.client, &self.tasks, group, id, message.clone()).await;
         }
-        send(&self.app, &self.client, group, id, message).await;
+        send(&self.app, &self.client, &self.tasks, group, id, message).await;
     }
 
     /// Edits, recalls or reacts to something that it has read.
