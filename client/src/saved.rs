@@ -62,6 +62,12 @@ pub enum SavedError {
 }
 
 impl Saved {
+    /// Whose it is: the device that [`Config::new`](crate::Config::new) must be given with it.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
     /// The watermark of a group that was followed: the next [`Seq`] the app wanted.
     #[must_use]
     pub fn watermark(&self, group: GroupId) -> Option<Seq> {
