@@ -22,6 +22,10 @@ mod engine;
 
 mod open;
 
+mod create;
+
+mod settle;
+
 mod journal;
 
 mod manifest;

@@ -10,26 +10,24 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _};
 
 use super::{
     StoreError,
-    codec::{self, FORMAT, Identity, Key},
-    encode,
-    journal::{self, Scan, Verdict},
+    codec::{self, FORMAT, Identity},
     manifest,
     witness::{Testimony, Witness},
 };
 use crate::config::StoreLimits;
 
-const KEYSPACE: &str = "store";
+pub(super) const KEYSPACE: &str = "store";
 /// Creating a store is its first commit; nothing is acknowledged before the second.
-const CREATION: u64 = 1;
+pub(super) const CREATION: u64 = 1;
 /// One flushes while the other compacts.
 const WORKERS: usize = 2;
 
@@ -91,12 +89,12 @@ pub(super) struct Opened {
 }
 
 /// The folder's names.
-struct Folder {
-    dir: PathBuf,
-    engine: PathBuf,
-    witness: PathBuf,
-    accept: PathBuf,
-    damaged: PathBuf,
+pub(super) struct Folder {
+    pub(super) dir: PathBuf,
+    pub(super) engine: PathBuf,
+    pub(super) witness: PathBuf,
+    pub(super) accept: PathBuf,
+    pub(super) damaged: PathBuf,
 }
 
 pub(super) fn open(dir: &Path, limits: &StoreLimits) -> Result<Opened, OpenError> {
@@ -110,8 +108,12 @@ pub(super) fn open(dir: &Path, limits: &StoreLimits) -> Result<Opened, OpenError
         folder.create(limits)?;
         return folder.open(limits, lock, Witness::read(&folder.witness).ok().flatten(), accepted);
     }
+    // A witness is made before its store, so that one without is never one that was only begun.
+    if testimony.is_none() && !accepted {
+        return Err(folder.damage("the file witness, which says what was acknowledged, is missing"));
+    }
     folder.check_parts()?;
-    folder.settle_journals(testimony.map_or(0, |testimony| testimony.commit), accepted)?;
+    folder.settle_journals(testimony.map_or(u64::MAX, |testimony| testimony.commit), accepted)?;
     folder.open(limits, lock, testimony, accepted)
 }
 
@@ -122,16 +124,16 @@ impl Folder {
         Self { dir: dir.to_owned(), engine, witness, accept, damaged }
     }
 
-    fn failed(&self, path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
+    pub(super) fn failed(&self, path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
         let path = path.to_owned();
         |error| OpenError::Io { path, error }
     }
 
-    fn damage(&self, what: impl Into<String>) -> OpenError {
+    pub(super) fn damage(&self, what: impl Into<String>) -> OpenError {
         OpenError::Damaged { dir: self.dir.clone(), what: what.into() }
     }
 
-    fn engine_failed(&self, error: impl std::fmt::Display) -> OpenError {
+    pub(super) fn engine_failed(&self, error: impl std::fmt::Display) -> OpenError {
         OpenError::Engine { dir: self.engine.clone(), what: error.to_string() }
     }
 
@@ -157,27 +159,7 @@ impl Folder {
         }
     }
 
-    /// Made under another name, so that a half-made one is never taken for a store.
-    fn create(&self, limits: &StoreLimits) -> Result<(), OpenError> {
-        let new = self.dir.join("engine.new");
-        if new.exists() {
-            fs::remove_dir_all(&new).map_err(self.failed(&new))?;
-        }
-        let store = rand::random();
-        let database = engine(&new, limits).map_err(|error| self.engine_failed(error))?;
-        write_creation(&database, store, limits).map_err(|error| self.engine_failed(error))?;
-        drop(database);
-        sync_tree(&new).map_err(self.failed(&new))?;
-        let testimony = Testimony { store, commit: CREATION };
-        Witness::create(&self.witness, testimony).map_err(self.failed(&self.witness))?;
-        self.sync_dir(&self.dir)?;
-        fs::rename(&new, &self.engine).map_err(self.failed(&self.engine))?;
-        self.sync_dir(&self.dir)?;
-        // The folder's own name must last, too.
-        self.dir.parent().map_or(Ok(()), |parent| self.sync_dir(parent))
-    }
-
-    fn sync_dir(&self, dir: &Path) -> Result<(), OpenError> {
+    pub(super) fn sync_dir(&self, dir: &Path) -> Result<(), OpenError> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(self.failed(dir))
     }
@@ -192,88 +174,6 @@ impl Folder {
         let keyspaces = self.engine.join("keyspaces");
         let damage = manifest::damage(&keyspaces).map_err(self.failed(&keyspaces))?;
         damage.map_or(Ok(()), |what| Err(self.damage(what)))
-    }
-
-    fn settle_journals(&self, witnessed: u64, accepted: bool) -> Result<(), OpenError> {
-        let journals = self.journals()?;
-        match journal::judge(&journals, witnessed) {
-            Verdict::Whole => Ok(()),
-            Verdict::TornEnd { at } => {
-                tracing::info!(at, "a commit that was never acknowledged is cut off the journal");
-                self.cut_last(&journals, at)
-            }
-            Verdict::UnknownEnd { at } => {
-                let last = journals.last().map_or(0, |(journal, _)| *journal);
-                self.keep_copy(last, at)?;
-                self.cut_last(&journals, at)
-            }
-            Verdict::Damaged { .. } if accepted => journals.iter().try_for_each(|(journal, scan)| {
-                if !scan.remainder {
-                    return Ok(());
-                }
-                self.keep_copy(*journal, scan.whole_bytes)?;
-                self.cut(*journal, scan.whole_bytes)
-            }),
-            Verdict::Damaged { journal, at, readable } => {
-                let readable = readable.map_or_else(String::new, |commit| format!(" after commit {commit}"));
-                Err(self.damage(format!(
-                    "engine/{journal}.jnl cannot be read from byte {at} on{readable}, and commits up to {witnessed} \
-                     were acknowledged"
-                )))
-            }
-        }
-    }
-
-    /// The journals by number, as the disk holds them and not as the last process left them in
-    /// memory: after a sync that failed, the two may differ.
-    fn journals(&self) -> Result<Vec<(u64, Scan)>, OpenError> {
-        let mut journals = Vec::new();
-        for entry in fs::read_dir(&self.engine).map_err(self.failed(&self.engine))? {
-            let path = entry.map_err(self.failed(&self.engine))?.path();
-            if path.extension().is_none_or(|extension| extension != "jnl") {
-                continue;
-            }
-            let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
-            let number: u64 =
-                number.ok_or_else(|| self.damage(format!("{} is no journal", path.display())))?;
-            reread(&path).map_err(self.failed(&path))?;
-            journals.push((number, journal::scan(&path).map_err(self.failed(&path))?));
-        }
-        journals.sort_unstable_by_key(|(number, _)| *number);
-        Ok(journals)
-    }
-
-    fn journal(&self, number: u64) -> PathBuf {
-        self.engine.join(format!("{number}.jnl"))
-    }
-
-    fn cut_last(&self, journals: &[(u64, Scan)], at: u64) -> Result<(), OpenError> {
-        journals.last().map_or(Ok(()), |(journal, _)| self.cut(*journal, at))
-    }
-
-    fn cut(&self, journal: u64, at: u64) -> Result<(), OpenError> {
-        let path = self.journal(journal);
-        let cut = || {
-            let file = OpenOptions::new().write(true).open(&path)?;
-            file.set_len(at)?;
-            file.sync_all()
-        };
-        cut().map_err(self.failed(&path))
-    }
-
-    fn keep_copy(&self, journal: u64, at: u64) -> Result<(), OpenError> {
-        let copy = self.damaged.join(format!("{journal}.jnl.from.{at}"));
-        let keep = || {
-            fs::create_dir_all(&self.damaged)?;
-            let mut from = File::open(self.journal(journal))?;
-            from.seek(SeekFrom::Start(at))?;
-            let mut to = File::create(&copy)?;
-            copy_data(&mut from, &mut to)?;
-            to.sync_all()
-        };
-        keep().map_err(self.failed(&copy))?;
-        tracing::warn!(copy = %copy.display(), "what a journal ends with cannot be read, and is kept aside");
-        Ok(())
     }
 
     fn open(
@@ -358,56 +258,6 @@ fn loss(witness: Option<Testimony>, store: Testimony) -> Option<String> {
     }
 }
 
-fn engine(path: &Path, limits: &StoreLimits) -> fjall::Result<Database> {
+pub(super) fn engine(path: &Path, limits: &StoreLimits) -> fjall::Result<Database> {
     Database::builder(path).cache_size(limits.cache_bytes).worker_threads(WORKERS).open()
-}
-
-fn write_creation(database: &Database, store: u64, limits: &StoreLimits) -> fjall::Result<()> {
-    let options = || KeyspaceCreateOptions::default().max_memtable_size(limits.memtable_bytes);
-    let keyspace = database.keyspace(KEYSPACE, options)?;
-    let identity = Identity { id: store, format: FORMAT };
-    let rows = [
-        encode::put_message(Key::table_free(codec::IDENTITY_KEY), &identity),
-        encode::put(Key::table_free(codec::COMMIT_KEY), CREATION.to_le_bytes().to_vec()),
-    ];
-    let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
-    for (key, value) in rows {
-        batch.insert(&keyspace, key.into_bytes(), value.unwrap_or_default());
-    }
-    batch.commit()
-}
-
-/// The engine syncs its files, but not the names of all the folders that it makes.
-fn sync_tree(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() { sync_tree(&path)? } else { File::open(&path)?.sync_all()? }
-    }
-    File::open(dir)?.sync_all()
-}
-
-/// Lets go of what the machine remembers of a file, so that reading it reads the disk.
-fn reread(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
-    file.sync_all()?;
-    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(Into::into)
-}
-
-/// Up to the last byte that is not zero: a journal is followed by much nothing.
-fn copy_data(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 16];
-    let mut zeros = 0_u64;
-    loop {
-        let read = from.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(());
-        }
-        let Some(last) = buffer[..read].iter().rposition(|byte| *byte != 0) else {
-            zeros += read as u64;
-            continue;
-        };
-        io::copy(&mut io::repeat(0).take(zeros), to)?;
-        to.write_all(&buffer[..=last])?;
-        zeros = (read - last - 1) as u64;
-    }
 }

@@ -110,10 +110,10 @@ mod tests {
     fn a_slot_torn_anywhere_leaves_the_commit_before() {
         for kept in 0..SLOT_BYTES {
             let (_dir, path) = witness_at(5);
-            let mut blocks = std::fs::read(&path).unwrap();
+            let mut blocks = fs::read(&path).unwrap();
             let torn = encode(Testimony { store: 7, commit: 6 });
             blocks[..kept].copy_from_slice(&torn[..kept]);
-            std::fs::write(&path, &blocks).unwrap();
+            fs::write(&path, &blocks).unwrap();
             let commit = Witness::read(&path).unwrap().unwrap().commit;
             assert!(
                 commit == 5 || commit == 6 && kept == SLOT_BYTES,
@@ -125,11 +125,11 @@ mod tests {
     #[test]
     fn no_flipped_bit_raises_it() {
         let (_dir, path) = witness_at(5);
-        let blocks = std::fs::read(&path).unwrap();
+        let blocks = fs::read(&path).unwrap();
         for bit in (0..SLOT_BYTES * 8).chain(BLOCK_BYTES * 8..(BLOCK_BYTES + SLOT_BYTES) * 8) {
             let mut flipped = blocks.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(&path, &flipped).unwrap();
+            fs::write(&path, &flipped).unwrap();
             let commit = Witness::read(&path).unwrap().unwrap().commit;
             assert!(commit == 4 || commit == 5, "bit {bit}: {commit}");
         }

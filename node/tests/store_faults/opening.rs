@@ -86,7 +86,7 @@ fn a_folder_without_its_witness_is_refused_until_the_loss_is_accepted() {
     let place = written();
     fs::remove_file(place.root().join("witness")).unwrap();
     let said = refused(&place.root());
-    assert!(said.contains("witness is missing") && said.contains("accept-loss"), "{said}");
+    assert!(said.contains("is missing") && said.contains("accept-loss"), "{said}");
     refused(&place.root());
     accept(&place.root());
     assert_eq!(records(&place.root()), 20);
