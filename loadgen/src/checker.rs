@@ -12,7 +12,7 @@
 //! about a hundred bytes for each message that some receiver still lacks, whatever the number of
 //! receivers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use cursor::{Cursor, Step};
 use fates::{Fates, Placed};
@@ -31,6 +31,12 @@ pub struct MessageId {
     pub sender: u32,
     /// 1, 2, 3, …
     pub number: u64,
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} of member {}", self.number, self.sender)
+    }
 }
 
 /// What a receiver got, as far as it could be read.
@@ -178,7 +184,7 @@ impl GroupChecker {
         if !fates.refuse(message.number) {
             self.verdict.phantoms += 1;
             let name = &self.name;
-            self.verdict.find(|| format!("{name}: {message:?} was refused, yet delivered"));
+            self.verdict.find(|| format!("{name}: {message} was refused, yet delivered"));
         }
     }
 
@@ -193,7 +199,7 @@ impl GroupChecker {
             Content::Corrupt => {
                 self.verdict.corrupted += 1;
                 let name = &self.name;
-                self.verdict.find(|| format!("{name}: receiver {receiver} got bytes nobody sent at {seq}"));
+                self.verdict.find(|| format!("{name}: member {receiver} got bytes nobody sent at {seq}"));
                 self.place(seq);
             }
         }
@@ -229,39 +235,54 @@ impl GroupChecker {
     /// The verdict, once nothing more will come.
     #[must_use]
     pub fn finish(mut self) -> Verdict {
+        self.judge_places();
+        self.judge_holes();
+        self.judge_receipts();
+        self.verdict
+    }
+
+    /// Who lacks what some have had?
+    fn judge_places(&mut self) {
         let receivers = self.receivers.len() as u64;
         for (seq, place) in std::mem::take(&mut self.order) {
             let missing = receivers - u64::from(place.seen);
             if place.seen == 0 {
-                // Known from its receipt alone, so counted below.
+                // Known from its receipt alone, so counted with the receipts.
                 continue;
             }
             if missing > 0 {
                 self.verdict.lost += missing;
+                let what = place.message.map_or("corrupt".into(), |message| message.to_string());
                 let name = &self.name;
-                self.verdict
-                    .find(|| format!("{name}: {missing} receivers never got {seq}, {:?}", place.message));
+                self.verdict.find(|| {
+                    format!("{name}: {missing} of {receivers} never got the record at {seq} ({what})")
+                });
             }
             self.settle(seq, place.message);
         }
+    }
+
+    /// Who passed over what?
+    fn judge_holes(&mut self) {
         for (receiver, cursor) in self.receivers.iter().enumerate() {
             let holes = cursor.holes();
             if holes > 0 {
                 self.verdict.holes += holes;
                 let name = &self.name;
-                self.verdict.find(|| format!("{name}: receiver {receiver} passed over {holes} places"));
+                self.verdict.find(|| format!("{name}: member {receiver} passed over {holes} places"));
             }
         }
-        for (sender, fates) in self.senders.iter().enumerate() {
+    }
+
+    /// What was acknowledged at a place where it is not?
+    fn judge_receipts(&mut self) {
+        for (sender, fates) in (0..).zip(&self.senders) {
             for (number, seq) in fates.unconfirmed() {
-                self.verdict.lost += receivers;
-                let name = &self.name;
-                self.verdict.find(|| {
-                    format!("{name}: nobody got number {number} of {sender}, acknowledged at {seq}")
-                });
+                self.verdict.lost += self.receivers.len() as u64;
+                let (name, message) = (&self.name, MessageId { sender, number });
+                self.verdict.find(|| format!("{name}: nobody got {message} at {seq}, as acknowledged"));
             }
         }
-        self.verdict
     }
 
     /// Moves a receiver; false where it had this place before.
@@ -274,11 +295,11 @@ impl GroupChecker {
             Step::Forward => {}
             Step::Late => {
                 self.verdict.reordered += 1;
-                self.verdict.find(|| format!("{name}: receiver {receiver} got {seq} after {}", next - 1));
+                self.verdict.find(|| format!("{name}: member {receiver} got {seq} after {}", next - 1));
             }
             Step::Again => {
                 self.verdict.duplicated += 1;
-                self.verdict.find(|| format!("{name}: receiver {receiver} got {seq} again"));
+                self.verdict.find(|| format!("{name}: member {receiver} got {seq} again"));
             }
         }
         step != Step::Again
@@ -294,7 +315,7 @@ impl GroupChecker {
         }
         self.verdict.phantoms += 1;
         let name = &self.name;
-        self.verdict.find(|| format!("{name}: receiver {receiver} got {message:?} at {seq}, never sent"));
+        self.verdict.find(|| format!("{name}: member {receiver} got {message} at {seq}, never sent"));
         self.place(seq);
     }
 
@@ -311,11 +332,11 @@ impl GroupChecker {
         let name = &self.name;
         if other {
             self.verdict.reordered += 1;
-            self.verdict.find(|| format!("{name}: {message:?} at {seq}, where others have another"));
+            self.verdict.find(|| format!("{name}: {message} at {seq}, where others have another"));
         }
         if altered {
             self.verdict.corrupted += 1;
-            self.verdict.find(|| format!("{name}: {message:?} at {seq} with other bytes than others got"));
+            self.verdict.find(|| format!("{name}: {message} at {seq} with other bytes than others got"));
         }
     }
 
@@ -351,7 +372,7 @@ impl GroupChecker {
             Placed::Phantom => (&mut self.verdict.phantoms, "was refused"),
         };
         *count += 1;
-        self.verdict.find(|| format!("{name}: {message:?} at {seq} {what}"));
+        self.verdict.find(|| format!("{name}: {message} at {seq} {what}"));
     }
 }
 

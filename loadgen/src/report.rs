@@ -176,7 +176,7 @@ impl fmt::Display for Report {
                 "clients",
                 format!("left and came back {} times, stopped reading {} times", self.restarts, self.pauses),
             )?;
-            line("furthest behind", format!("{} records", self.behind_max))?;
+            line("furthest behind", format!("{} records; parked {} times", self.behind_max, self.parked))?;
         }
         line("drained in", format!("{:.1} s", self.drain_seconds))?;
         line("seed", format!("{}", self.seed))?;

@@ -20,8 +20,8 @@ use crate::{
 
 /// Clients that share a socket: as many as its buffer has room for a datagram each, and more.
 const CLIENTS_PER_SOCKET: usize = 64;
-/// Users in one change.
-const CHANGE_USERS_MAX: usize = 10_000;
+/// Users in one change: what fits a request's frame whatever their names.
+const CHANGE_USERS_MAX: usize = 1000;
 /// Groups that are made at the same time.
 const MAKING_MAX: usize = 16;
 /// How long tokens last beyond the run.

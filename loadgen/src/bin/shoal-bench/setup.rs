@@ -20,8 +20,8 @@ const ENDPOINTS: usize = 16;
 const CONNECTING_MAX: usize = 32;
 /// How long a server may take until it answers.
 const START_MAX: Duration = Duration::from_secs(30);
-/// Users in one change.
-const CHANGE_USERS_MAX: usize = 10_000;
+/// Users in one change: what fits a request's frame whatever their names.
+const CHANGE_USERS_MAX: usize = 1000;
 const TOKEN_TTL_MS: u64 = 24 * 3600 * 1000;
 
 /// A server that answers, and the means to connect to it.

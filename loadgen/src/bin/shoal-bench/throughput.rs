@@ -114,7 +114,8 @@ async fn publish(
         for group in &groups {
             unanswered.acquire().await?.forget();
             if *stopped.borrow() {
-                return Ok(());
+                // A stream whose sending half is dropped ends.
+                return std::future::pending().await;
             }
             published.fetch_add(1, Ordering::Relaxed);
             send.publish(*group, number, payload.clone()).await?;
