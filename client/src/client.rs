@@ -262,8 +262,8 @@ impl Client {
     /// What has been counted so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let live = self.shared().link.borrow().as_ref().map(|link| link.connection.stats());
-        self.shared().counters.read(live)
+        let live = self.shared().link.borrow().clone();
+        self.shared().counters.read(live.as_ref().map(|link| &link.connection))
     }
 
     /// The machine's network has changed (another Wi-Fi, from Wi-Fi to mobile, awake again): moves

@@ -25,8 +25,10 @@ const CHECKSUM_BYTES: usize = 4;
 /// since come again (it can tell by their [`Seq`]), and messages that were acknowledged since are
 /// recognised by their numbers and not sent twice. Three things an older save does not know: a
 /// message that failed since is tried again; one that was sent since is lost if it had no receipt;
-/// and one that was queued before the client was ever online has no number in it, and is sent twice
-/// if it was sent since. So save once more when the client is first [`Online`].
+/// and one that had no number yet, and was sent since, is sent twice. A message has its number at
+/// once, but for two moments: before the client is first [`Online`], and, where a message was
+/// refused as not a member's, the round trip in which the client asks for new numbers. So save once
+/// more when it is first online; [`unnumbered`](Self::unnumbered) tells when to save again soon.
 ///
 /// [`Client::save`]: crate::Client::save
 /// [`Config::saved`]: crate::Config::saved
@@ -78,6 +80,13 @@ impl Saved {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queued.len()
+    }
+
+    /// Messages without a number, which a run that goes on from this save sends twice where this run
+    /// sends them after it. Save again soon where there are some.
+    #[must_use]
+    pub fn unnumbered(&self) -> usize {
+        self.queued.iter().filter(|queued| queued.place.is_none()).count()
     }
 
     /// As bytes, with a version and a checksum.

@@ -25,7 +25,7 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Bytes of UDP payload received.
     pub bytes_received: u64,
-    /// The round trip of the latest heartbeat in microseconds; 0 before the first.
+    /// The round trip to the node in microseconds, as the connection sees it; 0 without one.
     pub round_trip_us: u64,
 }
 
@@ -42,7 +42,6 @@ pub(crate) struct Counters {
     /// Of connections that are gone.
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
-    pub(crate) round_trip_us: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -51,9 +50,12 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
 }
 
 impl Counters {
-    pub(crate) fn read(&self, live: Option<quinn::ConnectionStats>) -> Stats {
+    pub(crate) fn read(&self, live: Option<&quinn::Connection>) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (sent, received) = live.map_or((0, 0), |stats| (stats.udp_tx.bytes, stats.udp_rx.bytes));
+        let (round_trip, sent, received) = live.map_or_else(Default::default, |connection| {
+            let stats = connection.stats();
+            (stats.path.rtt, stats.udp_tx.bytes, stats.udp_rx.bytes)
+        });
         Stats {
             records: get(&self.records),
             acknowledged: get(&self.acknowledged),
@@ -64,7 +66,7 @@ impl Counters {
             parked: get(&self.parked),
             bytes_sent: get(&self.bytes_sent) + sent,
             bytes_received: get(&self.bytes_received) + received,
-            round_trip_us: get(&self.round_trip_us),
+            round_trip_us: u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX),
         }
     }
 

@@ -172,10 +172,12 @@ impl Inbox {
         self.watermark.filter(|_| moved)
     }
 
-    /// The app does not read: let the node stop.
+    /// The app does not read: let the node stop. Where it has begun to read meanwhile, the node is
+    /// asked again at once, since nothing else would.
     pub(crate) fn park(&mut self) {
         if matches!(self.phase, Phase::Asked | Phase::Live) {
             self.phase = Phase::Parked;
+            self.unpark();
         }
     }
 
@@ -305,6 +307,15 @@ mod tests {
         inbox.take();
         assert!(inbox.unpark());
         assert_eq!(inbox.request(), Some(Start::Watermark(seq(5))));
+    }
+
+    #[test]
+    fn an_app_that_reads_just_when_it_is_given_up_is_not_forgotten() {
+        let mut inbox = live(1);
+        offer(&mut inbox, 1);
+        inbox.take();
+        inbox.park();
+        assert_eq!(inbox.request(), Some(Start::Watermark(seq(2))));
     }
 
     #[test]

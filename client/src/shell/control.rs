@@ -1,9 +1,6 @@
 //! The control stream: heartbeats, follows, and what the node has to say about the session.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -48,7 +45,9 @@ impl Session {
                 Err(error) => return self.ended(error).await,
             };
             match body {
-                Some(wire::to_client::Body::HeartbeatAck(ack)) => self.acknowledged(ack),
+                Some(wire::to_client::Body::HeartbeatAck(ack)) => {
+                    lock(&self.liveness).ack(ack.token, self.shared.now());
+                }
                 Some(wire::to_client::Body::Followed(followed)) => self.followed(&followed),
                 Some(wire::to_client::Body::FollowEnded(ended)) => {
                     if let Some(end) = self.follow_ended(ended) {
@@ -122,14 +121,6 @@ impl Session {
         };
         let _ = timeout(GOODBYE_WAIT, said).await;
         End::Closed(Closed::ByApp)
-    }
-
-    fn acknowledged(&self, ack: wire::HeartbeatAck) {
-        let round_trip = lock(&self.liveness).ack(ack.token, self.shared.now());
-        if let Some(round_trip) = round_trip {
-            let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-            self.shared.counters.round_trip_us.store(us, Ordering::Relaxed);
-        }
     }
 
     fn followed(&self, followed: &wire::Followed) {

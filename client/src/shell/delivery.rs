@@ -7,7 +7,7 @@ use shoal_protocol::{Code, FrameError, GroupId, Seq, wire};
 use tokio::time::timeout;
 
 use super::{
-    following::{Filled, Following, Tally},
+    following::{Filled, Following, Position, Tally},
     framed::{FrameReader, StreamError},
     shared::Shared,
 };
@@ -43,9 +43,16 @@ pub(crate) async fn read(
         return Ok(None);
     };
     let _open = Open::new(&following);
-    if !reached(&following, from).await {
-        missing(&shared, &following, &mut reader);
-        return Ok(None);
+    match reached(&following, from).await {
+        Wait::Done => {}
+        Wait::Over => {
+            reader.stop(Code::None);
+            return Ok(None);
+        }
+        Wait::Late => {
+            missing(&shared, &following, &mut reader);
+            return Ok(None);
+        }
     }
     match fill(&shared, &following, &mut reader).await {
         // The node gave it up without a word on what comes next.
@@ -73,22 +80,40 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Waits until everything before `from` has come; whether it has.
-async fn reached(following: &Following, from: Seq) -> bool {
-    let wait_for = |ready: fn(Option<Seq>, Seq) -> bool| async move {
+/// How a wait for a follow ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Done,
+    /// Nothing is wanted any more.
+    Over,
+    /// It took too long.
+    Late,
+}
+
+/// Waits until everything before `from` has come.
+async fn reached(following: &Following, from: Seq) -> Wait {
+    let is_live = |position| matches!(position, Position::Live { .. });
+    match wait(following, ANSWER_WAIT, is_live).await {
+        Wait::Done => {}
+        other => return other,
+    }
+    let is_here = |position| matches!(position, Position::Live { wanted, .. } if wanted >= from);
+    wait(following, EARLIER_STREAMS_WAIT, is_here).await
+}
+
+/// Waits for a follow to come to a position.
+async fn wait(following: &Following, longest: Duration, is_there: impl Fn(Position) -> bool) -> Wait {
+    let waiting = async {
         loop {
             let changed = following.changed();
-            if ready(following.position(), from) {
-                return;
+            match following.position() {
+                Position::Over => return Wait::Over,
+                position if is_there(position) => return Wait::Done,
+                _ => changed.await,
             }
-            changed.await;
         }
     };
-    if timeout(ANSWER_WAIT, wait_for(|position, _| position.is_some())).await.is_err() {
-        return false;
-    }
-    let here = |position: Option<Seq>, from| position.is_some_and(|position| position >= from);
-    timeout(EARLIER_STREAMS_WAIT, wait_for(here)).await.is_ok()
+    timeout(longest, waiting).await.unwrap_or(Wait::Late)
 }
 
 async fn fill(
@@ -108,14 +133,16 @@ async fn fill(
                     return Ok(None);
                 }
             }
-            Filled::Full => {
-                if !room(following).await {
+            Filled::Full => match wait(following, PARK_AFTER, has_room).await {
+                Wait::Done => {}
+                Wait::Over => break,
+                Wait::Late => {
                     count(&shared.counters.parked, 1);
                     shared.follows.park(following);
-                    reader.stop(Code::None);
-                    return Ok(None);
+                    break;
                 }
-            }
+            },
+            Filled::Over => break,
             Filled::Gap => {
                 missing(shared, following, reader);
                 return Ok(None);
@@ -126,20 +153,13 @@ async fn fill(
             }
         }
     }
+    reader.stop(Code::None);
+    Ok(None)
 }
 
-/// Waits for the app to make room; whether it did in time.
-async fn room(following: &Following) -> bool {
-    let room = async {
-        loop {
-            let changed = following.changed();
-            if following.has_room() {
-                return;
-            }
-            changed.await;
-        }
-    };
-    timeout(PARK_AFTER, room).await.is_ok()
+/// Has the app made room? A follow that is asked for again has the room that it had.
+fn has_room(position: Position) -> bool {
+    matches!(position, Position::Live { has_room: true, .. })
 }
 
 /// The stream left something out: the node is asked for it.

@@ -28,8 +28,23 @@ struct Inner {
     app: Option<Waker>,
     /// Streams that are being read for it.
     streams: usize,
-    /// The client is closed.
+    /// The client is closed, or the app let go of it.
     closed: bool,
+}
+
+/// Where a delivery stream finds a follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// The node has not said from where records come.
+    Asked,
+    /// Records are taken from `wanted` on.
+    Live {
+        wanted: Seq,
+        /// The app has made room for more.
+        has_room: bool,
+    },
+    /// Nothing is wanted any more: it has ended, or the app does not read.
+    Over,
 }
 
 /// What became of a chunk of a delivery stream.
@@ -39,6 +54,8 @@ pub(crate) enum Filled {
     Drained,
     /// The inbox is full, with frames left over.
     Full,
+    /// Nobody wants more.
+    Over,
     /// Something is missing before the next record.
     Gap,
     /// The node sends no more here: go on at another.
@@ -112,14 +129,15 @@ impl Following {
         lock(&self.inner).inbox.watermark()
     }
 
-    /// The next Seq wanted from a node, once the node said from where records come.
-    pub(crate) fn position(&self) -> Option<Seq> {
+    /// Where a stream finds it.
+    pub(crate) fn position(&self) -> Position {
         let inner = lock(&self.inner);
-        (*inner.inbox.phase() == Phase::Live).then(|| inner.inbox.received())?
-    }
-
-    pub(crate) fn has_room(&self) -> bool {
-        lock(&self.inner).inbox.has_room()
+        match (inner.inbox.phase(), inner.inbox.received()) {
+            _ if inner.closed => Position::Over,
+            (Phase::Asked, _) => Position::Asked,
+            (Phase::Live, Some(wanted)) => Position::Live { wanted, has_room: inner.inbox.has_room() },
+            _ => Position::Over,
+        }
     }
 
     /// Completes when something may have changed since the future was made.
@@ -202,7 +220,7 @@ impl Following {
         self.update(|inner| inner.inbox.end(why));
     }
 
-    /// The client is closed.
+    /// The client is closed, or the app let go of it.
     pub(crate) fn close(&self) {
         self.update(|inner| inner.closed = true);
     }
@@ -244,6 +262,9 @@ impl Inner {
 
     fn fill(&mut self, frames: &mut FrameBuffer, tally: &mut Tally) -> Result<Filled, FrameError> {
         loop {
+            if self.closed {
+                return Ok(Filled::Over);
+            }
             if !self.inbox.has_room() {
                 return Ok(Filled::Full);
             }

@@ -95,6 +95,8 @@ impl Follows {
             all.resumable.insert(group, watermark);
         }
         drop(all);
+        // What is still being read for it is let go.
+        following.close();
         self.wake.notify_one();
     }
 
@@ -132,7 +134,7 @@ impl Follows {
         let mut due: BTreeMap<GroupId, bool> = all.asked.keys().map(|group| (*group, true)).collect();
         for (group, following) in &all.following {
             following.asked();
-            if all.asked.get(group) == Some(&following.serial()) {
+            if following.is_asked() && all.asked.get(group) == Some(&following.serial()) {
                 due.remove(group);
             } else {
                 due.entry(*group).or_insert(false);
@@ -179,8 +181,7 @@ impl Follows {
 
     /// Asks the node again, from where records are wanted, unless the follow is over.
     pub(crate) fn ask_again(&self, following: &Following) {
-        let current = self.get(following.group);
-        if current.is_some_and(|current| current.serial() == following.serial()) {
+        if self.is_current(following) {
             following.asked();
             self.tell(following.group, false);
         }
@@ -188,8 +189,14 @@ impl Follows {
 
     /// The app does not read: the node is to stop.
     pub(crate) fn park(&self, following: &Following) {
-        following.park();
-        self.tell(following.group, true);
+        if self.is_current(following) {
+            following.park();
+            self.tell(following.group, true);
+        }
+    }
+
+    fn is_current(&self, following: &Following) -> bool {
+        self.get(following.group).is_some_and(|current| current.serial() == following.serial())
     }
 
     /// What is wanted of this group has changed; whether the node is to stop first.

@@ -73,6 +73,11 @@ impl Session {
     /// Waits until there is something to send.
     async fn next_batch(&self) -> BytesMut {
         loop {
+            if self.shared.is_closing() {
+                // What an app saves as it goes is all that it needs to know: nothing of it leaves
+                // afterwards.
+                return std::future::pending().await;
+            }
             let now = self.shared.now();
             let mut batch = BytesMut::new();
             self.shared.queue.send(now, |publish| {

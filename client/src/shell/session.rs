@@ -276,8 +276,8 @@ impl Session {
                     self.moving.store(true, Ordering::Relaxed);
                     match Box::pin(dial(&self.shared, &node)).await {
                         Ok(connected) => return End::Moved(Box::new(connected)),
-                        Err(DialError::Closed(why)) => return End::Closed(why),
-                        Err(DialError::Lost(why)) => tracing::debug!(%node, %why, "cannot move"),
+                        // The session that is here goes on as long as its node.
+                        Err(why) => tracing::debug!(%node, ?why, "cannot move"),
                     }
                 }
             }
@@ -285,5 +285,29 @@ impl Session {
                 return End::Lost(framed::lost(&error));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::driver;
+
+    fn bytes_of<A, F: Future>(_: fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn bytes_of_two<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_thousand_clients_fit_into_one_process() {
+        assert!(size_of::<Shared>() <= 2 << 10, "{}", size_of::<Shared>());
+        assert!(size_of::<Following>() <= 256, "{}", size_of::<Following>());
+        assert!(bytes_of(driver::run) <= 2 << 10, "{}", bytes_of(driver::run));
+        assert!(bytes_of_two(delivery::read) <= 1 << 10, "{}", bytes_of_two(delivery::read));
+        let session = bytes_of_two(|shared: &'static Arc<Shared>, connected| run(shared, connected));
+        assert!(session <= 8 << 10, "{session}");
     }
 }

@@ -205,6 +205,11 @@ impl Shared {
         self.closing.send_replace(true);
     }
 
+    /// Is the client to close?
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     /// Completes when the client is to close.
     pub(crate) async fn closing(&self) {
         // The sender lives as long as `self`.
