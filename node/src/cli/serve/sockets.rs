@@ -14,7 +14,7 @@ use shoal_node::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, task::JoinHandle};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{super::output::Hinted, lifecycle::Phase};
 
@@ -83,7 +83,7 @@ fn bind_udp(address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
     let given = socket.recv_buffer_size()?.min(socket.send_buffer_size()?);
     if given < buffer_bytes {
         let advice = "bursts may be lost: raise net.core.rmem_max and net.core.wmem_max";
-        warn!(%address, given, wanted = buffer_bytes, "small socket buffers; {advice}");
+        info!(%address, given, wanted = buffer_bytes, "small socket buffers; {advice}");
     }
     socket.bind(&address.into())?;
     Ok(socket.into())
