@@ -29,9 +29,14 @@ use crate::{
 enum Done {
     Appended(Result<(), AppendError>),
     Sender(SenderId, Result<LoadedSender, Refusal>),
-    Record { sender: SenderId, as_of: Seq, loaded: Result<LoadedRecord, Refusal> },
+    Record {
+        sender: SenderId,
+        as_of: Seq,
+        loaded: Result<LoadedRecord, Refusal>,
+    },
     Members(Result<Vec<MemberRow>, Refusal>),
-    NoticesSent(Seq),
+    /// Up to where members have been told.
+    Notices(Result<Seq, notices::Going>),
 }
 
 /// A group's home and sub-group while they are awake.
@@ -231,7 +236,7 @@ impl Worker {
 
     fn handle_done(&mut self, done: Done) {
         let now = self.groups.now();
-        if matches!(done, Done::NoticesSent(_)) {
+        if matches!(done, Done::Notices(_)) {
             self.is_telling = false;
         }
         let Some(awake) = &mut self.awake else { return };
@@ -241,7 +246,8 @@ impl Worker {
             Done::Sender(id, loaded) => awake.home.handle_sender(&id, loaded, now),
             Done::Record { sender, as_of, loaded } => awake.home.handle_record(&sender, as_of, loaded, now),
             Done::Members(rows) => awake.home.handle_members(rows, now),
-            Done::NoticesSent(watermark) => {
+            Done::Notices(Err(notices::Going)) => {}
+            Done::Notices(Ok(watermark)) => {
                 if watermark == awake.home.durable() {
                     awake.home.handle_notices_sent(watermark);
                 } else {
@@ -391,15 +397,13 @@ impl Worker {
         self.is_telling = true;
         let (groups, store, group) = (self.groups.clone(), self.store.clone(), self.group);
         self.jobs.push(Box::pin(async move {
-            notices::send(groups, store, group, title, from, to).await;
-            Done::NoticesSent(to)
+            Done::Notices(notices::send(groups, store, group, title, from, to).await.map(|()| to))
         }));
     }
 
     fn idle_at(&self) -> Instant {
         let unknown = self.tail.is_none() && self.awake.is_none();
-        let idle =
-            if unknown || self.is_stopping { Duration::ZERO } else { self.groups.limits().idle() };
+        let idle = if unknown || self.is_stopping { Duration::ZERO } else { self.groups.limits().idle() };
         self.used + idle
     }
 
