@@ -130,7 +130,7 @@ impl Store for MemoryStore {
 
     async fn append(&self, append: Append) -> Result<(), AppendError> {
         append.assert_refers_below_tail();
-        match self.write(Write::Append(append)).await? {
+        match self.write(Write::Append(Box::new(append))).await? {
             Written::Appended(outcome) => outcome,
             other => unreachable!("an append is answered as one, not with {other:?}"),
         }

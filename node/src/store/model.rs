@@ -40,7 +40,7 @@ impl Model {
     pub(super) fn apply(&mut self, write: Write) -> Written {
         match write {
             Write::Activate { group, create } => Written::Activated(self.activate(group, create)),
-            Write::Append(append) => Written::Appended(self.append(append)),
+            Write::Append(append) => Written::Appended(self.append(*append)),
             Write::RaiseCursors(raises) => {
                 raises.into_iter().for_each(|raise| self.raise_cursor(raise));
                 Written::CursorsRaised

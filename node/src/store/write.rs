@@ -9,7 +9,7 @@ use super::{Append, AppendError, Create, CursorRaise, GroupRow, Setting};
 #[derive(Debug, Clone)]
 pub(super) enum Write {
     Activate { group: GroupId, create: Option<Create> },
-    Append(Append),
+    Append(Box<Append>),
     RaiseCursors(Vec<CursorRaise>),
     Swap { key: String, expected: u64, value: Option<Bytes> },
 }

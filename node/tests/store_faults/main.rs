@@ -4,6 +4,7 @@
 //! - [`record`]: what that process did to its files, as `shoal-power-loss` recorded it;
 //! - [`disk`]: what a disk may hold of it after a power loss;
 //! - [`power_loss`], [`bit_flips`], [`disk_full`], [`opening`]: the tests.
+#![allow(clippy::unwrap_used, reason = "these are tests, helpers and all")]
 
 mod bit_flips;
 mod disk;

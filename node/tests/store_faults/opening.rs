@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use shoal_node::{
     config::StoreLimits,
-    store::{Append, Changes, Create, FjallStore, OpenError, ReadLimit, Store},
+    store::{Append, Changes, Create, FjallStore, OpenError, ReadLimit, Store, StoreError},
 };
 use shoal_protocol::Seq;
 
@@ -179,6 +179,56 @@ fn a_journal_without_its_last_commit_is_found() {
         said.contains("commits up to 22 were acknowledged") && said.contains("after commit 21"),
         "{said}"
     );
+}
+
+/// Changes the database behind the store's back.
+fn tamper(root: &Path, change: impl Fn(&fjall::Keyspace)) {
+    let database = fjall::Database::builder(root.join("engine")).open().unwrap();
+    change(&database.keyspace("store", fjall::KeyspaceCreateOptions::default).unwrap());
+    database.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
+fn record_key(seq: u64) -> Vec<u8> {
+    [b"r".as_slice(), group(1).as_bytes(), &seq.to_be_bytes()].concat()
+}
+
+fn read_from(root: &Path, from: u64) -> Result<usize, StoreError> {
+    let limit = ReadLimit { records_max: 5, bytes_max: 1000 };
+    let from = Seq::new(from).unwrap();
+    block_on(async { open(root).unwrap().read(group(1), from, limit).await.map(|records| records.len()) })
+}
+
+#[test]
+fn a_hole_below_the_tail_is_reported_and_never_skipped() {
+    let place = written();
+    tamper(&place.root(), |store| store.remove(record_key(10)).unwrap());
+    assert_eq!(read_from(&place.root(), 1), Ok(5));
+    assert_eq!(read_from(&place.root(), 11), Ok(5));
+    for from in [6, 9, 10] {
+        assert!(matches!(read_from(&place.root(), from), Err(StoreError::Corrupt(_))), "from {from}");
+    }
+}
+
+#[test]
+fn a_record_under_another_ones_key_is_reported() {
+    let place = written();
+    tamper(&place.root(), |store| {
+        let other = store.get(record_key(3)).unwrap().unwrap();
+        store.insert(record_key(12), other).unwrap();
+    });
+    assert_eq!(read_from(&place.root(), 1), Ok(5));
+    assert!(matches!(read_from(&place.root(), 10), Err(StoreError::Corrupt(_))));
+}
+
+#[test]
+fn a_tail_below_the_one_that_an_activation_found_is_reported() {
+    let place = written();
+    block_on(async { open(&place.root()).unwrap().activate(group(1), None).await.unwrap() });
+    tamper(&place.root(), |store| store.remove(record_key(COMMITS)).unwrap());
+    let store = open(&place.root()).unwrap();
+    assert!(matches!(block_on(store.group(group(1))), Err(StoreError::Corrupt(_))));
+    assert!(matches!(block_on(store.activate(group(1), None)), Err(StoreError::Corrupt(_))));
+    assert_eq!(store.health(), Ok(()), "the damage stays with its group");
 }
 
 #[test]

@@ -100,7 +100,7 @@ async fn what_is_refused_stays_with_its_group(place: &impl Place) {
     let store = place.open();
     join_all((0..20).map(|number| create(&store, group(number)))).await;
     let append = |number: u128| {
-        let expected = if number % 3 == 0 { seq(5) } else { Seq::FIRST };
+        let expected = if number.is_multiple_of(3) { seq(5) } else { Seq::FIRST };
         let epoch = if number % 3 == 1 { Epoch(7) } else { Epoch(1) };
         append_at(&store, group(number), epoch, expected, only_records(records(1, 3)))
     };

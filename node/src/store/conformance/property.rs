@@ -109,7 +109,7 @@ impl Step {
                 let epoch = if stale_epoch { Epoch(epoch.0.saturating_sub(1)) } else { epoch };
                 let expected_tail = if stale_tail { tail.next() } else { tail };
                 let changes = changes.changes(expected_tail);
-                Write::Append(Append { group: groups()[group], epoch, expected_tail, changes })
+                Write::Append(Box::new(Append { group: groups()[group], epoch, expected_tail, changes }))
             }
             Self::Raise(raises) => {
                 let raise =
@@ -133,7 +133,7 @@ impl Step {
 async fn perform(store: &Arc<dyn Store>, write: Write) -> Written {
     match write {
         Write::Activate { group, create } => Written::Activated(store.activate(group, create).await.unwrap()),
-        Write::Append(append) => Written::Appended(store.append(append).await),
+        Write::Append(append) => Written::Appended(store.append(*append).await),
         Write::RaiseCursors(raises) => {
             store.raise_cursors(raises).await.unwrap();
             Written::CursorsRaised

@@ -29,7 +29,7 @@ fn sender(name: &str, device: u64, incarnation: u64) -> SenderId {
 fn numbers(count: u64) -> SenderNumbers {
     let mut numbers = SenderNumbers::new();
     for number in 1..=count {
-        let refused = number % 3 == 0;
+        let refused = number.is_multiple_of(3);
         let committed = Outcome::Committed { seq: seq(number * 10) };
         numbers.record(number, if refused { Outcome::Refused(Code::Muted) } else { committed });
     }
