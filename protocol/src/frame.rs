@@ -206,6 +206,10 @@ impl FrameBuffer {
                 Some((prefix, body)) if self.partial.len() >= prefix + body => {
                     self.partial.advance(prefix);
                     let frame = self.partial.split_to(body).freeze();
+                    if self.partial.is_empty() {
+                        // What is left of it would keep the frame's memory, however long nothing comes.
+                        self.partial = BytesMut::new();
+                    }
                     return Ok(Some(frame));
                 }
                 Some((prefix, body)) => prefix + body - self.partial.len(),

@@ -352,6 +352,7 @@ impl Control {
     fn tell_followed(&mut self, outcome: Option<Outcome>) {
         if self.follows.as_ref().is_some_and(|follows| follows.is_done()) {
             self.follows = None;
+            self.session.deliveries().shrink();
         }
         let Some((group, followed)) = outcome else { return };
         let group = group.to_wire();

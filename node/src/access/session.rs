@@ -206,3 +206,32 @@ fn replacement(session: &Session) -> wire::Notice {
         group_seq: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::stream;
+
+    /// The size of the task that runs an async function.
+    fn task_bytes<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn stream_bytes<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There are as many as clients, and nearly all of them are idle.
+    #[test]
+    fn what_an_idle_session_keeps_is_small() {
+        let sizes = [
+            ("a session", size_of::<Session>(), 1024),
+            ("its task", task_bytes(run), 2048),
+            ("a stream's task", stream_bytes(stream::serve), 2048),
+        ];
+        for (what, bytes, bytes_max) in sizes {
+            println!("{what}: {bytes} bytes");
+            assert!(bytes <= bytes_max, "{what}: {bytes} bytes");
+        }
+    }
+}

@@ -174,12 +174,19 @@ impl Deliveries {
         std::mem::take(&mut self.lock().ended)
     }
 
-    /// Finishes the streams that were not used since the last sweep, and gives back memory.
+    /// Finishes the streams that were not used since the last sweep.
     pub fn sweep(&self) {
         let mut state = self.lock();
         for (slot, cursor) in state.streams.sweep() {
             state.end_stream(slot, cursor, &self.metrics);
         }
+        drop(state);
+        self.shrink();
+    }
+
+    /// Gives back the memory that a burst took.
+    pub fn shrink(&self) {
+        let mut state = self.lock();
         state.streams.shrink();
         state.cursors.shrink();
         state.ready.shrink_to_fit();
