@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 use shoal_protocol::{GroupId, Refusal, Seq, UserId, wire};
 use wire::{member_change::Kind, notice::What, record::Body};
 
@@ -18,6 +18,11 @@ const AT_ONCE: usize = 64;
 /// Before the next attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The node is going before everybody has been told. The group stays on the store's list of those
+/// with notices due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Going;
+
 /// Tells everybody whom the records from `from` up to `to` concern; ends once all have been told.
 /// What is told twice is known by its place.
 pub(super) async fn send(
@@ -27,27 +32,34 @@ pub(super) async fn send(
     title: String,
     from: Seq,
     to: Seq,
-) {
-    loop {
+) -> Result<(), Going> {
+    let notices = loop {
         match gather(&store, group, &title, from, to).await {
-            Ok(notices) => {
-                let groups = &groups;
-                stream::iter(notices)
-                    .for_each_concurrent(AT_ONCE, |(user, notice)| async move {
-                        while let Err(refusal) = groups.notify(&user, notice.clone()).await {
-                            tracing::debug!(%user, %refusal, "a notice waits");
-                            tokio::time::sleep(PAUSE).await;
-                        }
-                    })
-                    .await;
-                return;
-            }
+            Ok(notices) => break notices,
             Err(refusal) => {
                 tracing::warn!(%group, %refusal, "notices wait");
-                tokio::time::sleep(PAUSE).await;
+                pause(&groups).await?;
             }
         }
+    };
+    let groups = &groups;
+    stream::iter(notices.into_iter().map(Ok))
+        .try_for_each_concurrent(AT_ONCE, |(user, notice)| async move {
+            while let Err(refusal) = groups.notify(&user, notice.clone()).await {
+                tracing::debug!(%user, %refusal, "a notice waits");
+                pause(groups).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn pause(groups: &Groups) -> Result<(), Going> {
+    if groups.stopping().has_begun() {
+        return Err(Going);
     }
+    tokio::time::sleep(PAUSE).await;
+    Ok(())
 }
 
 /// In the order of the records, so that one user's notices come in order as long as they are sent

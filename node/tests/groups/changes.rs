@@ -77,6 +77,25 @@ async fn a_crash_between_a_change_and_its_notices_loses_none_and_doubles_none() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_goes_while_it_tells_members_goes_and_tells_the_rest_at_its_next_start() {
+    let ms = std::time::Duration::from_millis;
+    let timing = shoal_node::store::MemoryTiming { commit: ms(1)..=ms(5), read: ms(0)..=ms(1) };
+    let mut world = World::with(1, Default::default(), timing);
+    let group = GroupId::named("g");
+    world.create("owner", group, &[]).await;
+    let users: Vec<_> = (0..500).map(|n| format!("u{n}")).collect();
+    let names: Vec<_> = users.iter().map(String::as_str).collect();
+    world.change("owner", group, add(&names)).await.expect("adds");
+    tokio::time::timeout(ms(60_000), world.groups.shut_down()).await.expect("the node goes");
+    world.restart();
+    world.groups.finish_notices().await.expect("lists what is due");
+    settle().await;
+    for user in &users {
+        assert_eq!(notices(&world, user).await, [(3, true)], "{user}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_of_a_removed_member_follows_the_removal_and_nothing_more_reaches_them() {
     let world = World::new(1);
     let group = GroupId::named("g");
