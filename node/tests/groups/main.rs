@@ -4,6 +4,8 @@ mod changes;
 
 mod references;
 
+mod removals;
+
 mod retries;
 
 mod world;

@@ -118,6 +118,9 @@ pub(crate) struct Home<R> {
     references: References,
     /// Who was changed, and by which record, that the owner may not have folded.
     recent: BTreeMap<UserId, Seq>,
+    /// The last record that changed members and that the owner has folded: an opinion from before
+    /// it may be of somebody whom it changed.
+    folded_change: Option<Seq>,
     changes: Changing<R>,
     gathering: Batch<R>,
     appending: Option<Batch<R>>,
@@ -144,6 +147,7 @@ impl<R> Home<R> {
             senders: Senders::new(since_checkpoint),
             references: References::default(),
             recent: BTreeMap::new(),
+            folded_change: None,
             changes: Changing::default(),
             gathering: Batch::new(row.tail),
             appending: None,
@@ -182,7 +186,15 @@ impl<R> Home<R> {
 
     /// The owner has folded everything below `watermark`.
     pub(crate) fn handle_owner_watermark(&mut self, watermark: Seq) {
-        self.recent.retain(|_, seq| *seq >= watermark);
+        let folded = self.recent.extract_if(.., |_, seq| *seq < watermark).map(|(_, seq)| seq);
+        self.folded_change = folded.max().max(self.folded_change);
+    }
+
+    /// Where the owner is to have got before its opinion of this user counts; none where the one
+    /// it had `as_of` some place does.
+    fn stale_until(&self, user: &UserId, as_of: Seq) -> Option<Seq> {
+        let changed = self.recent.get(user).copied().max(self.folded_change);
+        changed.filter(|changed| *changed >= as_of).map(Seq::next)
     }
 
     /// Members have been told of everything below `watermark`, and no durable record from there on

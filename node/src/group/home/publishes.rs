@@ -79,9 +79,7 @@ impl<R> Home<R> {
     }
 
     fn decide_next(&mut self, judged: Judged<R>, now: Now) {
-        let user = &judged.publish.sender.user;
-        if let Some(changed) = self.recent.get(user).filter(|changed| **changed >= judged.as_of) {
-            let at = changed.next();
+        if let Some(at) = self.stale_until(&judged.publish.sender.user, judged.as_of) {
             return self.effects.push_back(Effect::Rejudge(judged, at));
         }
         if !self.is_born() {

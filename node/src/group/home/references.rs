@@ -66,7 +66,12 @@ impl<R> Home<R> {
             Err(why) => self.answer(judged.reply, Answer::Refused(why)),
             Ok(loaded) => {
                 let target = Seq::new(judged.publish.message.refers_to);
-                if target.is_some_and(|target| self.references.changed_since(target, as_of)) {
+                // Much may have been decided while the record was read.
+                if let Some(at) = self.stale_until(&judged.publish.sender.user, judged.as_of) {
+                    self.effects.push_back(Effect::Rejudge(judged, at));
+                } else if self.state.closed {
+                    self.use_up(judged, Code::GroupClosed);
+                } else if target.is_some_and(|target| self.references.changed_since(target, as_of)) {
                     self.check_reference(judged);
                 } else {
                     self.decide_reference(judged, loaded, now);
