@@ -20,15 +20,16 @@ const CHECKSUM_BYTES: usize = 4;
 /// messages that have no receipt yet, with their numbers. From [`Client::save`], for
 /// [`Config::saved`].
 ///
-/// **When to save.** Whenever it suits: regularly, when the app goes to the background, and when a
-/// message failed. A save that is older than the crash only costs time: records that the app took
-/// since come again (it can tell by their [`Seq`]), and messages that were acknowledged since are
-/// recognised by their numbers and not sent twice. Three things an older save does not know: a
-/// message that failed since is tried again; one that was sent since is lost if it had no receipt;
-/// and one that had no number yet, and was sent since, is sent twice. A message has its number at
-/// once, but for two moments: before the client is first [`Online`], and, where a message was
-/// refused as not a member's, the round trip in which the client asks for new numbers. So save once
-/// more when it is first online; [`unnumbered`](Self::unnumbered) tells when to save again soon.
+/// **When to save.** Whenever it suits: regularly, when the app goes to the background, when the
+/// client is first [`Online`], and after a message failed. A crash then costs little: records that
+/// the app took since the save come again (it can tell by their [`Seq`]), and messages that were
+/// acknowledged since are known by their numbers and not sent twice.
+///
+/// What a save that is not the latest does not know:
+/// - messages queued since: those that had no receipt yet may be lost with the process;
+/// - messages that failed since: they are tried again;
+/// - the numbers of messages that were queued before the client had ever been online, or right
+///   after it was refused as a member: sent since, they are sent once more.
 ///
 /// [`Client::save`]: crate::Client::save
 /// [`Config::saved`]: crate::Config::saved

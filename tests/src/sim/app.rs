@@ -47,6 +47,9 @@ const USERS: usize = PHONES * APPS_PER_PHONE - 2;
 /// Messages of an app are numbered from its own number times this on.
 const MESSAGES_PER_APP: u64 = 1 << 32;
 
+/// When an app saves again where a message had no number yet.
+const SAVE_AGAIN: Duration = Duration::from_millis(20);
+
 /// Are apps still to do things? Cheap to clone; all clones are the same stage.
 #[derive(Debug, Clone, Default)]
 pub struct Stage(Arc<AtomicBool>);
@@ -161,6 +164,7 @@ impl App {
     async fn live(self: &Arc<Self>) {
         let (life, seed, saved) = self.begin_life();
         self.tell(Event::Life { app: self.id, life });
+        let unnumbered = saved.as_ref().map_or(0, Saved::unnumbered);
         let transport = SimTransport::new(&self.weather, seed).expect("a port is free");
         let token = self.node.keys.token(&self.user);
         let config = Config::new(
@@ -177,7 +181,7 @@ impl App {
         .follow_buffer_bytes(8 << 10);
         let client = Client::start(config).expect("a good configuration");
         let tasks = Tasks::default();
-        self.settle_restored(&client, &tasks);
+        self.settle_restored(&client, unnumbered, &tasks);
         tasks.spawn(self.clone().watch_state(client.clone()));
         tasks.spawn(reading::read_all(self.clone(), client.clone()));
         Actor::new(self.clone(), client.clone(), tasks.clone(), life).act().await;
@@ -202,12 +206,17 @@ impl App {
     }
 
     /// Messages of the life before, which are sent first.
-    fn settle_restored(self: &Arc<Self>, client: &Client, tasks: &Tasks) {
+    fn settle_restored(self: &Arc<Self>, client: &Client, unnumbered: usize, tasks: &Tasks) {
+        let mut messages = Vec::new();
         for (_, message, sending) in client.restored() {
             if let Some(message) = payload::read(message.payload()) {
+                messages.push(message);
                 self.lock().waiting.insert(message);
                 tasks.spawn(self.clone().settle(client.clone(), message, sending));
             }
+        }
+        if !messages.is_empty() {
+            self.tell(Event::Restored { app: self.id, messages, unnumbered });
         }
     }
 
@@ -224,8 +233,10 @@ impl App {
         self.lock().waiting.remove(&message);
         self.tell(Event::Settled { app: self.id, message, outcome });
         if !matches!(outcome, Outcome::Committed(_)) {
-            // An older save would try it again.
-            self.save(&client);
+            // An older save would try it again; one without numbers would send the rest twice.
+            while self.save(&client) > 0 {
+                sleep(SAVE_AGAIN).await;
+            }
         }
     }
 
@@ -233,12 +244,12 @@ impl App {
         let mut states = client.state();
         loop {
             let state = states.borrow_and_update().clone();
-            self.lock().is_online = state.is_online();
+            let was_online = std::mem::replace(&mut self.lock().is_online, state.is_online());
+            if was_online != state.is_online() {
+                self.tell(Event::Online { app: self.id, is_online: state.is_online() });
+            }
             match &state {
-                State::Online { .. } => {
-                    self.note("online");
-                    self.save(&client);
-                }
+                State::Online { .. } => drop(self.save(&client)),
                 State::Reconnecting { why, attempt, .. } => self.note(format!("offline {attempt}: {why}")),
                 State::Closed { why } => self.note(format!("closed: {why}")),
                 _ => {}
@@ -249,12 +260,14 @@ impl App {
         }
     }
 
-    fn save(&self, client: &Client) {
-        let saved = client.save().to_bytes();
+    /// Saves; how many messages had no number yet.
+    fn save(&self, client: &Client) -> usize {
+        let saved = client.save();
         let mut inner = self.lock();
-        inner.saved = Some(saved);
+        inner.saved = Some(saved.to_bytes());
         let memberships = inner.memberships.borrow().clone();
         inner.saved_memberships = memberships;
+        saved.unnumbered()
     }
 
     fn memberships(&self) -> Arc<watch::Sender<Memberships>> {

@@ -34,6 +34,10 @@ pub enum Outcome {
 pub enum Event {
     /// An app starts, for the nth time.
     Life { app: AppId, life: u32 },
+    /// It goes on from a save with these messages, of which so many had no number.
+    Restored { app: AppId, messages: Vec<MessageId>, unnumbered: usize },
+    /// Its client has a session, or has lost it.
+    Online { app: AppId, is_online: bool },
     /// An app hands a message to its client.
     Sent { app: AppId, group: GroupId, message: MessageId },
     /// It is told what became of it.

@@ -81,7 +81,7 @@ impl Plan {
             read: ms(0)..=ms(random.random_range(0..4)),
         };
         let limits = limits(&mut random);
-        let pause_max = ms(random.random_range(200..1_500));
+        let pause_max = ms(random.random_range(100..1_200));
         let disturbances = disturbances(&mut random, busy, latency.1);
         Self {
             seed,
@@ -107,6 +107,8 @@ fn limits(random: &mut StdRng) -> Limits {
     group.member_rate_per_second = random.random_range(2..50);
     group.batch_records_max = 1 << random.random_range(0..9);
     group.queue_max = 1 << random.random_range(4..10);
+    group.senders_per_user_max = random.random_range(2..12);
+    group.incarnation_ttl_seconds = if random.random_ratio(1, 3) { random.random_range(2..12) } else { 3_600 };
     group.payload_bytes_max = 4096;
     let access = &mut limits.access;
     access.heartbeat_ms = random.random_range(1_000..4_000);
@@ -120,7 +122,7 @@ fn limits(random: &mut StdRng) -> Limits {
 
 fn disturbances(random: &mut StdRng, busy: Duration, longest: Duration) -> Vec<(Duration, Disturbance)> {
     let mut all = Vec::new();
-    let count = random.random_range(2..9);
+    let count = random.random_range(2..14);
     for _ in 0..count {
         let from = busy.mul_f64(random.random_range(0.05..0.95));
         add_one(random, from, busy, longest, &mut all);
@@ -143,7 +145,7 @@ fn add_one(
     let mut pair = |lasts: Duration, bad, good| {
         all.extend([(from, bad), ((from + lasts).min(busy), good)]);
     };
-    match random.random_range(0..13) {
+    match random.random_range(0..15) {
         0 | 1 => {
             let bad = Disturbance::Weather {
                 lost: random.random_range(0..200),
@@ -160,9 +162,9 @@ fn add_one(
         5 => pair(short, Disturbance::Deafen(phone), Disturbance::Heal(phone)),
         6 => pair(short, Disturbance::Hold(phone), Disturbance::Release(phone)),
         7 => pair(long, Disturbance::PhoneDown(phone), Disturbance::PhoneUp(phone)),
-        8 | 9 => pair(short, Disturbance::NodeDown, Disturbance::NodeUp),
-        10 => all.push((from, Disturbance::NodeRestart)),
-        11 => {
+        8..=11 => pair(short, Disturbance::NodeDown, Disturbance::NodeUp),
+        12 => all.push((from, Disturbance::NodeRestart)),
+        13 => {
             let fault = match random.random_range(0..3) {
                 0 => MemoryFault::OutcomeUnknown,
                 1 => MemoryFault::Slow(short),

@@ -70,12 +70,12 @@ impl Actor {
                 return std::future::pending().await;
             }
             match self.random.random_range(0..100) {
-                0..55 => self.send_some().await,
-                55..65 => self.refer().await,
-                65..77 => self.change_something().await,
+                0..50 => self.send_some().await,
+                50..60 => self.refer().await,
+                60..77 => self.change_something().await,
                 77..84 => self.read_on().await,
                 84..89 => self.ask().await,
-                89..94 => self.app.save(&self.client),
+                89..94 => drop(self.app.save(&self.client)),
                 94..97 => drop(self.client.network_changed()),
                 _ => return,
             }
@@ -89,12 +89,7 @@ impl Actor {
             sleep(self.app.node.plan.busy / 3).await;
         }
         let members: Vec<_> = members.map(user).collect();
-        let settings = wire::Settings {
-            title: name.into(),
-            open: name != DUO,
-            history_before_join: self.random.random(),
-            members_max: 0,
-        };
+        let settings = wire::Settings { open: name != DUO, ..self.draw_settings() };
         let group = GroupId::named(name);
         // Whether the first attempt was carried out is not known where its answer was lost.
         for _ in 0..20 {
@@ -145,24 +140,44 @@ impl Actor {
 
     /// Changes who is in a group, and what they may do.
     async fn change_something(&mut self) {
-        let group = *groups().choose(&mut self.random).expect("there are groups");
+        let group = self.draw_group_to_change();
         let other = user(self.random.random_range(0..USERS));
         let another = user(self.random.random_range(0..USERS));
         let client = self.client.clone();
-        let changed = match self.random.random_range(0..11) {
-            0 | 1 => client.join(group).await,
-            2 if group != GroupId::named(TOWN) => client.leave(group).await,
-            3..6 => client.add(group, &[other, another]).await,
-            6 | 7 => client.remove(group, &[other]).await,
-            8 => client.mute(group, &other, self.mute_until()).await,
-            9 => client.ban(group, &other, self.random.random()).await,
+        let changed = match self.random.random_range(0..16) {
+            0..2 => client.join(group).await,
+            2..4 if group != GroupId::named(TOWN) => client.leave(group).await,
+            4..8 => client.add(group, &[other, another]).await,
+            8..11 => client.remove(group, &[other]).await,
+            11 => client.mute(group, &other, self.mute_until()).await,
+            12 => client.ban(group, &other, self.random.random_ratio(1, 3)).await,
+            13 => client.set_settings(group, self.draw_settings()).await,
+            14 if group == GroupId::named(LATE) => client.close_group(group).await,
             _ => self.set_role(group, &other).await,
         };
         self.tell_changed(group, changed);
     }
 
+    /// Often one that it may change.
+    fn draw_group_to_change(&mut self) -> GroupId {
+        let memberships = self.app.memberships().borrow().clone();
+        let mine = memberships.into_iter().filter(|(_, membership)| membership.is_admin);
+        let mine: Vec<_> = mine.map(|(group, _)| group).collect();
+        let often = mine.choose(&mut self.random).copied().filter(|_| self.random.random_ratio(9, 10));
+        often.unwrap_or_else(|| *groups().choose(&mut self.random).expect("there are groups"))
+    }
+
+    fn draw_settings(&mut self) -> wire::Settings {
+        wire::Settings {
+            title: format!("title {}", self.random.random_range(0..100)),
+            open: self.random.random_ratio(3, 4),
+            history_before_join: self.random.random(),
+            members_max: 0,
+        }
+    }
+
     async fn set_role(&mut self, group: GroupId, other: &UserId) -> Result<wire::Changed, RequestError> {
-        let role = if self.random.random() { wire::Role::Admin } else { wire::Role::Member };
+        let role = if self.random.random_ratio(2, 3) { wire::Role::Admin } else { wire::Role::Member };
         self.client.set_role(group, other, role).await
     }
 

@@ -23,6 +23,7 @@ pub(super) struct Membership {
     /// Where in the group it was decided.
     at: u64,
     pub(super) is_member: bool,
+    pub(super) is_admin: bool,
 }
 
 /// By group, as far as the own sequence was read.
@@ -56,12 +57,14 @@ pub(super) async fn read_all(app: Arc<App>, client: Client) {
 
 fn membership(record: &wire::Record) -> Option<(GroupId, Membership)> {
     let Some(Body::Notice(notice)) = &record.body else { return None };
-    let is_member = match notice.what {
-        Some(What::Joined(_)) => true,
-        Some(What::Left(_)) => false,
+    let role = match &notice.what {
+        Some(What::Joined(joined)) => joined.role(),
+        Some(What::Left(_)) => wire::Role::None,
         _ => return None,
     };
-    Some((GroupId::from_wire(&notice.group).ok()?, Membership { at: notice.group_seq, is_member }))
+    let is_member = role != wire::Role::None;
+    let is_admin = matches!(role, wire::Role::Admin | wire::Role::Owner);
+    Some((GroupId::from_wire(&notice.group).ok()?, Membership { at: notice.group_seq, is_member, is_admin }))
 }
 
 /// Follows a group whenever its user is in it.

@@ -1,7 +1,7 @@
 //! Acknowledged means durable, once, at the place that was named; a sender's messages keep their
 //! order; what was refused is not there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_protocol::{GroupId, Seq};
 
@@ -9,8 +9,11 @@ use super::{Case, Findings};
 use crate::sim::chronicle::{AppId, Event, MessageId, Outcome};
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
-    let sent = sent(case);
-    let places = Places::gather(case, findings);
+    let mut sent = sent(case);
+    // A client that goes on from a save says that it sends these twice.
+    let unnumbered = unnumbered(case);
+    sent.retain(|message, _| !unnumbered.contains(message));
+    let places = Places::gather(case, &unnumbered, findings);
     for (message, (app, group)) in &sent {
         let Some(&(stood, seq)) = places.of.get(message) else { continue };
         if stood != *group {
@@ -21,7 +24,7 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
         findings.find(|| format!("{message:?} is there, and nobody sent it"));
     }
     check_authors(case, &sent, findings);
-    check_outcomes(case, &sent, &places, findings);
+    check_outcomes(case, &sent, &unnumbered, &places, findings);
     check_order(&sent, &places, findings);
 }
 
@@ -35,6 +38,14 @@ fn sent(case: &Case<'_>) -> Sent {
     sent.collect()
 }
 
+fn unnumbered(case: &Case<'_>) -> BTreeSet<MessageId> {
+    let restored = case.events.iter().filter_map(|(_, event)| match event {
+        Event::Restored { messages, unnumbered, .. } if *unnumbered > 0 => Some(messages),
+        _ => None,
+    });
+    restored.flatten().copied().collect()
+}
+
 /// Which message stands where: from the store, from what was delivered (a recalled payload is gone
 /// from the store) and from receipts.
 struct Places {
@@ -43,18 +54,19 @@ struct Places {
 }
 
 impl Places {
-    fn gather(case: &Case<'_>, findings: &mut Findings) -> Self {
+    fn gather(case: &Case<'_>, except: &BTreeSet<MessageId>, findings: &mut Findings) -> Self {
         let mut places = Self { of: BTreeMap::new(), at: BTreeMap::new() };
+        let message_in = |record| case.message_in(record).filter(|message| !except.contains(message));
         for (group, holding) in &case.holdings.groups {
             for record in &holding.records {
-                if let (Some(message), Some(seq)) = (case.message_in(record), Seq::new(record.seq)) {
+                if let (Some(message), Some(seq)) = (message_in(record), Seq::new(record.seq)) {
                     places.put(message, *group, seq, "the store has", findings);
                 }
             }
         }
         for (_, event) in case.events {
             if let Event::Delivered { app, group, record } = event
-                && let (Some(message), Some(seq)) = (case.message_in(record), Seq::new(record.seq))
+                && let (Some(message), Some(seq)) = (message_in(record), Seq::new(record.seq))
             {
                 places.put(message, *group, seq, &format!("{app:?} got"), findings);
             }
@@ -89,9 +101,18 @@ fn check_authors(case: &Case<'_>, sent: &Sent, findings: &mut Findings) {
     }
 }
 
-fn check_outcomes(case: &Case<'_>, sent: &Sent, places: &Places, findings: &mut Findings) {
+fn check_outcomes(
+    case: &Case<'_>,
+    sent: &Sent,
+    except: &BTreeSet<MessageId>,
+    places: &Places,
+    findings: &mut Findings,
+) {
     for (_, event) in case.events {
         let Event::Settled { app, message, outcome } = event else { continue };
+        if except.contains(message) {
+            continue;
+        }
         let Some((_, group)) = sent.get(message) else {
             findings.find(|| format!("{app:?} was told of {message:?}, which it had not sent"));
             continue;

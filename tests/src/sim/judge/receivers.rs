@@ -1,9 +1,12 @@
 //! Every member gets everything from the record their join named, in order, once, the same as all
 //! others; after their removal nothing; and at the end of a run nobody is still waiting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use shoal_protocol::{GroupId, Seq, UserId, wire};
+use shoal_protocol::{Code, GroupId, Seq, UserId, wire};
 use wire::record::Body;
 
 use super::{
@@ -15,13 +18,25 @@ use crate::sim::chronicle::{AppId, Event};
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
     let mut readers: BTreeMap<(AppId, GroupId), Reader> = BTreeMap::new();
-    for (_, event) in case.events {
+    let committed = committed(case);
+    for (at, event) in case.events {
         match event {
             Event::Life { app, .. } => readers.retain(|(of, _), _| of != app),
+            Event::Online { app, .. } => {
+                let mine = readers.iter_mut().filter(|((of, _), _)| of == app);
+                mine.for_each(|(_, reader)| reader.live_since = None);
+            }
             Event::Followed { app, group, from } => {
                 readers.insert((*app, *group), Reader { wants: *from, ..Reader::default() });
             }
-            Event::FollowEnded { app, group, .. } => drop(readers.remove(&(*app, *group))),
+            Event::FollowEnded { app, group, code } => {
+                let reader = readers.remove(&(*app, *group));
+                let holding = case.holdings.groups.get(group);
+                if let (Some(reader), Some(holding), Code::NotMember) = (reader, holding, code) {
+                    let at = At { app: *app, group: *group, user: case.user(*app), holding };
+                    at.end(&reader, &committed, findings);
+                }
+            }
             Event::Delivered { app, group, record } => {
                 let (Some(reader), Some(holding)) =
                     (readers.get_mut(&(*app, *group)), case.holdings.groups.get(group))
@@ -29,8 +44,9 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                     findings.find(|| format!("{app:?} got {} of {group}, unasked", record.seq));
                     continue;
                 };
-                let at = At { app: *app, group: *group, user: case.user(*app), holding };
-                at.take(reader, record, findings);
+                let at_reader = At { app: *app, group: *group, user: case.user(*app), holding };
+                at_reader.take(reader, record, findings);
+                reader.live_since.get_or_insert(*at);
             }
             Event::Skipped { app, group, from, to } => {
                 let at = case.holdings.groups.get(group).zip(readers.get_mut(&(*app, *group)));
@@ -53,6 +69,21 @@ struct Reader {
     wants: Option<Seq>,
     /// Its user's departure was delivered.
     departed: Option<Seq>,
+    /// Something came since the client has its session: from then on all comes.
+    live_since: Option<Duration>,
+}
+
+/// When each record was durable at the latest.
+type Committed = BTreeMap<(GroupId, Seq), Duration>;
+
+fn committed(case: &Case<'_>) -> Committed {
+    let mut committed = Committed::new();
+    for (at, event) in case.events {
+        if let Event::Appended { group, from, count, .. } = event {
+            committed.extend((0..*count).map(|nth| ((*group, from.advance(nth)), *at)));
+        }
+    }
+    committed
 }
 
 struct At<'run> {
@@ -91,13 +122,27 @@ impl At<'_> {
         }
     }
 
+    /// Who is removed while their client has a session gets all up to their own removal.
+    fn end(&self, reader: &Reader, committed: &Committed, findings: &mut Findings) {
+        let Self { app, group, .. } = self;
+        let (Some(wants), Some(live_since)) = (reader.wants, reader.live_since) else { return };
+        let later = self.holding.records.iter().skip_while(|record| seq_of(record) < wants);
+        let removal = later.map(seq_of).find(|seq| {
+            self.holding.at(*seq).is_some_and(|record| moves(record, self.user) == Some(false))
+        });
+        let removed_at = removal.and_then(|removal| committed.get(&(*group, removal)));
+        if reader.departed.is_none() && removed_at.is_some_and(|at| *at > live_since) {
+            findings.find(|| format!("{app:?} was at {wants} of {group} when it ended at {removal:?}"));
+        }
+    }
+
     /// Only what came before a new join of the user is skipped.
     fn skip(&self, reader: &mut Reader, from: Seq, to: Seq, findings: &mut Findings) {
         let Self { app, group, .. } = self;
         if reader.wants != Some(from) || to <= from || !self.is_own_join(to) {
             findings.find(|| format!("{app:?} skipped {from} to {to} of {group}"));
         }
-        *reader = Reader { wants: Some(to), departed: None };
+        *reader = Reader { wants: Some(to), departed: None, live_since: reader.live_since };
     }
 
     fn is_own_join(&self, seq: Seq) -> bool {
