@@ -45,7 +45,9 @@ pub(super) async fn read_all(app: Arc<App>, client: Client) {
         if let Delivered::Record(record) = &delivered
             && let Some((group, membership)) = membership(record)
         {
-            memberships.send_modify(|all| drop(all.insert(group, membership)));
+            memberships.send_modify(|all| {
+                all.insert(group, membership);
+            });
             if !known.contains(&group) {
                 known.push(group);
                 readers.spawn(read_group(app.clone(), client.clone(), group, memberships.subscribe()));

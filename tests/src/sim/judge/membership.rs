@@ -86,12 +86,11 @@ impl Fold {
 pub(super) fn moves(record: &wire::Record, user: &UserId) -> Option<bool> {
     let Some(Body::Members(changes)) = &record.body else { return None };
     let mine = changes.changes.iter().filter(|change| change.user == user.as_str());
-    mine.filter_map(|change| match change.kind() {
+    mine.rev().find_map(|change| match change.kind() {
         Kind::Joined | Kind::Added => Some(true),
         Kind::Left | Kind::Removed | Kind::Banned => Some(false),
         _ => None,
     })
-    .last()
 }
 
 fn check_author(group: GroupId, record: &wire::Record, fold: &Fold, findings: &mut Findings) {
