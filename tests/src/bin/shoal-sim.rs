@@ -1,13 +1,13 @@
 //! Runs simulated seeds by hand: `shoal-sim --seeds 0..1000`, or one with all that happens in it:
 //! `shoal-sim --seed 17 --log`.
 
-use std::{ops::Range, process::ExitCode, str::FromStr, time::Instant};
+use std::{ops::Range, process::ExitCode, time::Instant};
 
 use clap::Parser;
 use shoal_tests::sim::{
     mutation::Mutation,
     run::{Options, run},
-    seeds::run_all,
+    seeds::{self, run_all},
 };
 
 /// Simulated runs of a node and twenty clients.
@@ -17,7 +17,7 @@ struct Arguments {
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
     /// Seeds from one up to, not including, another.
-    #[arg(long, value_name = "FROM..TO", default_value = "0..200", value_parser = parse_seeds)]
+    #[arg(long, value_name = "FROM..TO", default_value = "0..200", value_parser = seeds::parse)]
     seeds: Range<u64>,
     /// Print what happens, with its time.
     #[arg(long)]
@@ -31,13 +31,6 @@ struct Arguments {
     /// Runs at the same time.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-}
-
-fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
-    let parsed = text.split_once("..").and_then(|(from, to)| {
-        Some(u64::from_str(from.trim()).ok()?..u64::from_str(to.trim()).ok()?)
-    });
-    parsed.ok_or_else(|| format!("seeds are FROM..TO, not {text:?}"))
 }
 
 fn main() -> ExitCode {
