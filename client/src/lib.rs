@@ -124,7 +124,7 @@
 //!
 //! # What a client costs
 //!
-//! One task, one more for each group that is delivering at the moment, and about 50 KB with its
+//! One task, one more for each group that is delivering at the moment, and about 60 KB with its
 //! connection; about 300 bytes for each group that is followed and quiet. Many clients in one
 //! process share sockets through one [`UdpTransport`] ([`Config::transport`]).
 //!
