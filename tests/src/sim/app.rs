@@ -23,11 +23,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shoal_client::{Client, Config, Message, PublishError, Saved, Sending, State};
 use shoal_protocol::{DeviceId, GroupId, Seq, UserId};
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use super::{
     chronicle::{AppId, Event, MessageId, Outcome},
@@ -372,7 +368,14 @@ fn user(number: usize) -> UserId {
 }
 
 /// Queues a message; its outcome is told by a task of its own.
-async fn send(app: &Arc<App>, client: &Client, tasks: &Tasks, group: GroupId, id: MessageId, message: Message) {
+async fn send(
+    app: &Arc<App>,
+    client: &Client,
+    tasks: &Tasks,
+    group: GroupId,
+    id: MessageId,
+    message: Message,
+) {
     app.tell(Event::Sent { app: app.id, group, message: id });
     match client.send(group, message).await {
         Ok(sending) => tasks.spawn(app.clone().settle(client.clone(), id, sending)),

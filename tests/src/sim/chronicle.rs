@@ -70,6 +70,70 @@ pub enum Event {
     Note { who: String, what: String },
 }
 
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Note { who, what } => write!(f, "{who}: {what}"),
+            Self::Delivered { app, group, record } => {
+                write!(f, "{app:?} got {} of {}", Short(record), name(*group))
+            }
+            Self::History { app, group, records } => {
+                let places: Vec<_> = records.iter().map(|record| record.seq).collect();
+                write!(f, "{app:?} looked at {places:?} of {}", name(*group))
+            }
+            Self::Sent { app, group, message } => {
+                write!(f, "{app:?} sends {message:?} to {}", name(*group))
+            }
+            Self::Followed { app, group, from } => {
+                write!(f, "{app:?} follows {} from {from:?}", name(*group))
+            }
+            Self::FollowEnded { app, group, code } => {
+                write!(f, "{app:?} follows {} no more: {code}", name(*group))
+            }
+            Self::Activated { group, epoch, tail } => {
+                write!(f, "{} activated: epoch {epoch}, tail {tail}", name(*group))
+            }
+            Self::Appended { group, epoch, from, count } => {
+                write!(f, "{} appended: {count} at {from}, epoch {epoch}", name(*group))
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+/// A record in a few words.
+struct Short<'record>(&'record wire::Record);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wire::Record { seq, author, body, .. } = self.0;
+        let author = author.as_ref().map_or("the node", |author| author.user.as_str());
+        match body {
+            Some(wire::record::Body::Message(message)) => {
+                let (kind, bytes) = (message.kind(), message.payload.len());
+                write!(f, "{seq} ({author}: {kind:?} about {}, {bytes} bytes", message.refers_to)?;
+                if message.recalled_by == 0 { write!(f, ")") } else { write!(f, ", recalled)") }
+            }
+            Some(wire::record::Body::Members(changes)) => {
+                let changes = &changes.changes;
+                let changes: Vec<_> =
+                    changes.iter().map(|change| format!("{} {:?}", change.user, change.kind())).collect();
+                write!(f, "{seq} ({author}: {})", changes.join(", "))
+            }
+            Some(wire::record::Body::Notice(notice)) => {
+                let group = GroupId::from_wire(&notice.group).map(name).unwrap_or_default();
+                write!(f, "{seq} (of {} in {group}: {:?})", notice.group_seq, notice.what)
+            }
+            other => write!(f, "{seq} ({author}: {other:?})"),
+        }
+    }
+}
+
+/// The first half of a group's id says which it is.
+fn name(group: GroupId) -> String {
+    group.to_string().chars().take(8).collect()
+}
+
 /// Everything that happened so far. Cheap to clone; all clones are the same.
 #[derive(Clone, Default)]
 pub struct Chronicle(Arc<Mutex<Inner>>);
@@ -100,7 +164,7 @@ impl Chronicle {
         let line = format!("{:>10.4} {event:?}\n", at.as_secs_f64());
         inner.hash.update(line.as_bytes());
         if inner.prints {
-            print!("{line}");
+            println!("{:>10.4} {event}", at.as_secs_f64());
         }
         inner.events.push((at, event));
     }

@@ -5,6 +5,8 @@
 pub enum Mutation {
     /// The store answers an append before it is durable.
     AcknowledgedEarly,
+    /// The store takes an append of unknown outcome for done.
+    UnknownTakenForDone,
     /// The store forgets which numbers it has had of a sender.
     SendersForgotten,
     /// The store hands out one epoch twice.
@@ -27,8 +29,9 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AcknowledgedEarly,
+        Self::UnknownTakenForDone,
         Self::SendersForgotten,
         Self::EpochsStand,
         Self::CursorsGoBack,

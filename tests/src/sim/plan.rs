@@ -108,7 +108,8 @@ fn limits(random: &mut StdRng) -> Limits {
     group.batch_records_max = 1 << random.random_range(0..9);
     group.queue_max = 1 << random.random_range(4..10);
     group.senders_per_user_max = random.random_range(2..12);
-    group.incarnation_ttl_seconds = if random.random_ratio(1, 3) { random.random_range(2..12) } else { 3_600 };
+    group.incarnation_ttl_seconds =
+        if random.random_ratio(1, 3) { random.random_range(2..12) } else { 3_600 };
     group.payload_bytes_max = 4096;
     let access = &mut limits.access;
     access.heartbeat_ms = random.random_range(1_000..4_000);

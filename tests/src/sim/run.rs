@@ -306,7 +306,8 @@ async fn holding(store: &MemoryStore, group: GroupId) -> Option<Holding> {
     let mut records: Vec<wire::Record> = Vec::new();
     loop {
         let from = Seq::FIRST.advance(records.len() as u64);
-        let page = retry(|| store.read(group, from, ReadLimit { records_max: 512, bytes_max: 1 << 20 })).await;
+        let page =
+            retry(|| store.read(group, from, ReadLimit { records_max: 512, bytes_max: 1 << 20 })).await;
         if page.is_empty() {
             break;
         }
@@ -339,4 +340,3 @@ fn count(events: &[(Duration, Event)]) -> Counts {
     }
     counts
 }
-

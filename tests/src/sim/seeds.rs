@@ -35,6 +35,16 @@ pub fn run_all(
     reports
 }
 
+/// Seeds as text: `FROM..TO`, without the last.
+///
+/// # Errors
+/// Where it is something else.
+pub fn parse(text: &str) -> Result<Range<u64>, String> {
+    let parsed =
+        text.split_once("..").and_then(|(from, to)| Some(from.trim().parse().ok()?..to.trim().parse().ok()?));
+    parsed.ok_or_else(|| format!("seeds are FROM..TO, not {text:?}"))
+}
+
 /// A run, or what a panic in it says.
 #[must_use]
 pub fn run_guarded(seed: u64, options: Options) -> Report {

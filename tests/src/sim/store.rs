@@ -87,7 +87,10 @@ impl Store for WatchedStore {
             self.appended(group, epoch, from, count);
             return Ok(());
         }
-        self.inner.append(append).await?;
+        match self.inner.append(append).await {
+            Err(AppendError::OutcomeUnknown(_)) if self.lies(Mutation::UnknownTakenForDone) => {}
+            other => other?,
+        }
         self.appended(group, epoch, from, count);
         Ok(())
     }

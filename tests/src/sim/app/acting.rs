@@ -134,7 +134,8 @@ impl Actor {
         let Some(group) = self.draw_group() else { return };
         let below = self.watermark(group).get();
         let refers_to = self.random.random_range(1..=below);
-        let kind = *[Kind::Edit, Kind::Recall, Kind::Reaction].choose(&mut self.random).expect("three of them");
+        let kind =
+            *[Kind::Edit, Kind::Recall, Kind::Reaction].choose(&mut self.random).expect("three of them");
         self.send_one(group, kind, refers_to).await;
     }
 

@@ -43,7 +43,8 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                 let known = cursors.entry((*app, *group)).or_default();
                 if *read < known.0 || *delivered < known.1 {
                     let told = (read, delivered);
-                    findings.find(|| format!("{at:?}: {app:?} was told {group} is at {known:?}, then {told:?}"));
+                    findings
+                        .find(|| format!("{at:?}: {app:?} was told {group} is at {known:?}, then {told:?}"));
                 }
                 *known = (known.0.max(*read), known.1.max(*delivered));
             }

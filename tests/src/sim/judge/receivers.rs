@@ -127,9 +127,9 @@ impl At<'_> {
         let Self { app, group, .. } = self;
         let (Some(wants), Some(live_since)) = (reader.wants, reader.live_since) else { return };
         let later = self.holding.records.iter().skip_while(|record| seq_of(record) < wants);
-        let removal = later.map(seq_of).find(|seq| {
-            self.holding.at(*seq).is_some_and(|record| moves(record, self.user) == Some(false))
-        });
+        let removal = later
+            .map(seq_of)
+            .find(|seq| self.holding.at(*seq).is_some_and(|record| moves(record, self.user) == Some(false)));
         let removed_at = removal.and_then(|removal| committed.get(&(*group, removal)));
         if reader.departed.is_none() && removed_at.is_some_and(|at| *at > live_since) {
             findings.find(|| format!("{app:?} was at {wants} of {group} when it ended at {removal:?}"));

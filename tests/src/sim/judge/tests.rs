@@ -95,7 +95,7 @@ impl Run {
 
     fn holdings(&self) -> Holdings {
         let mut holdings = Holdings::default();
-        let mut fold = super::membership::Fold::default();
+        let mut fold = membership::Fold::default();
         self.records.iter().for_each(|record| fold.take(record));
         let members = [ANN, BOB].into_iter().filter_map(|app| {
             let joined = fold.joined(&user(app))?;
@@ -104,7 +104,8 @@ impl Run {
         });
         let members: Vec<_> = members.collect();
         for app in [ANN, BOB] {
-            let told = self.records.iter().filter(|record| super::membership::moves(record, &user(app)).is_some());
+            let told =
+                self.records.iter().filter(|record| membership::moves(record, &user(app)).is_some());
             let notices: Vec<_> = told.zip(1..).map(|(record, at)| notice(at, record.seq)).collect();
             holdings.groups.insert(GroupId::own(&user(app)), holding(notices, Vec::new()));
         }
@@ -324,8 +325,14 @@ fn epochs_that_stand_and_tails_and_cursors_that_go_back_are_found() {
         ([activated(1, 3), activated(1, 3)], "went from epoch"),
         ([activated(1, 3), activated(2, 2)], "tail went back"),
         ([cursors(4), cursors(3)], "was told"),
-        ([activated(2, 3), Event::Appended { group: group(), epoch: 1, from: seq(3), count: 1 }], "under 1 of 2"),
-        ([activated(1, 3), Event::Appended { group: group(), epoch: 1, from: seq(2), count: 1 }], "was written at"),
+        (
+            [activated(2, 3), Event::Appended { group: group(), epoch: 1, from: seq(3), count: 1 }],
+            "under 1 of 2",
+        ),
+        (
+            [activated(1, 3), Event::Appended { group: group(), epoch: 1, from: seq(2), count: 1 }],
+            "was written at",
+        ),
     ] {
         let mut run = Run::new();
         events.into_iter().for_each(|event| run.tell(event));
