@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fjall::{Database, Keyspace};
 use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     Append, AppendError, Create, CursorRaise, Cursors, GroupRow, MemberRow, ReadLimit, Setting, Store,
@@ -34,6 +34,10 @@ use super::{
 };
 use crate::{config::StoreLimits, ops::Metrics};
 
+/// Reads at once; more wait. Each has a thread, whose stack and heap stay long after it: without a
+/// bound, a thousand sessions that come together leave hundreds of megabytes behind.
+const READS_MAX: usize = 8;
+
 /// The embedded store. Dropping it writes what was accepted and waits for the thread that does.
 pub struct FjallStore {
     requests: Option<mpsc::Sender<Request>>,
@@ -43,6 +47,8 @@ pub struct FjallStore {
     keyspace: Keyspace,
     database: Database,
     metrics: Arc<Metrics>,
+    /// Room for reads.
+    reads: Arc<Semaphore>,
     /// After the database: the folder is free once everything is closed.
     _lock: File,
 }
@@ -79,7 +85,8 @@ impl FjallStore {
         let committer = std::thread::Builder::new().name("shoal-store".into()).spawn(|| committer.run());
         let committer = committer.map_err(failed)?;
         let (requests, committer) = (Some(requests), Some(committer));
-        Ok(Self { requests, committer, commits, stopped, keyspace, database, metrics, _lock: lock })
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        Ok(Self { requests, committer, commits, stopped, keyspace, database, metrics, reads, _lock: lock })
     }
 
     /// The number of the last commit: how often it has written and synced, over all openings.
@@ -114,9 +121,15 @@ impl FjallStore {
         &self,
         read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        // Held by the read itself, which goes on where nobody waits for it any more.
+        let room = Arc::clone(&self.reads).acquire_owned().await.expect("it is never closed");
         let view = View { snapshot: self.database.snapshot(), keyspace: self.keyspace.clone() };
         self.metrics.store_reads.inc();
-        let read = tokio::task::spawn_blocking(move || read(&view)).await;
+        let read = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            read(&view)
+        });
+        let read = read.await;
         let read = read.unwrap_or_else(|error| {
             Err(if error.is_panic() {
                 StoreError::Corrupt("the engine panicked on what it read".into())
