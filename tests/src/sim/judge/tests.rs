@@ -104,8 +104,7 @@ impl Run {
         });
         let members: Vec<_> = members.collect();
         for app in [ANN, BOB] {
-            let told =
-                self.records.iter().filter(|record| membership::moves(record, &user(app)).is_some());
+            let told = self.records.iter().filter(|record| membership::moves(record, &user(app)).is_some());
             let notices: Vec<_> = told.zip(1..).map(|(record, at)| notice(at, record.seq)).collect();
             holdings.groups.insert(GroupId::own(&user(app)), holding(notices, Vec::new()));
         }
