@@ -1,10 +1,7 @@
 //! Every member gets everything from the record their join named, in order, once, the same as all
 //! others; after their removal nothing; and at the end of a run nobody is still waiting.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_protocol::{Code, GroupId, Seq, UserId, wire};
 use wire::record::Body;
@@ -18,13 +15,12 @@ use crate::sim::chronicle::{AppId, Event};
 
 pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
     let mut readers: BTreeMap<(AppId, GroupId), Reader> = BTreeMap::new();
-    let committed = committed(case);
-    for (at, event) in case.events {
+    for (_, event) in case.events {
         match event {
             Event::Life { app, .. } => readers.retain(|(of, _), _| of != app),
             Event::Online { app, .. } => {
                 let mine = readers.iter_mut().filter(|((of, _), _)| of == app);
-                mine.for_each(|(_, reader)| reader.live_since = None);
+                mine.for_each(|(_, reader)| (reader.is_live, reader.is_owed) = (false, None));
             }
             Event::Followed { app, group, from } => {
                 readers.insert((*app, *group), Reader { wants: *from, ..Reader::default() });
@@ -34,7 +30,15 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                 let holding = case.holdings.groups.get(group);
                 if let (Some(reader), Some(holding), Code::NotMember) = (reader, holding, code) {
                     let at = At { app: *app, group: *group, user: case.user(*app), holding };
-                    at.end(&reader, &committed, findings);
+                    at.end(&reader, findings);
+                }
+            }
+            Event::Appended { group, from, count, .. } => {
+                if let Some(holding) = case.holdings.groups.get(group) {
+                    let mine = readers.iter_mut().filter(|((_, of), _)| of == group);
+                    mine.for_each(|((app, _), reader)| {
+                        reader.appended(holding, *from, *count, case.user(*app));
+                    });
                 }
             }
             Event::Delivered { app, group, record } => {
@@ -46,7 +50,7 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                 };
                 let at_reader = At { app: *app, group: *group, user: case.user(*app), holding };
                 at_reader.take(reader, record, findings);
-                reader.live_since.get_or_insert(*at);
+                reader.is_live = true;
             }
             Event::Skipped { app, group, from, to } => {
                 let at = case.holdings.groups.get(group).zip(readers.get_mut(&(*app, *group)));
@@ -70,20 +74,21 @@ struct Reader {
     /// Its user's departure was delivered.
     departed: Option<Seq>,
     /// Something came since the client has its session: from then on all comes.
-    live_since: Option<Duration>,
+    is_live: bool,
+    /// Its user's departure, which became durable when it had all before.
+    is_owed: Option<Seq>,
 }
 
-/// When each record was durable at the latest.
-type Committed = BTreeMap<(GroupId, Seq), Duration>;
-
-fn committed(case: &Case<'_>) -> Committed {
-    let mut committed = Committed::new();
-    for (at, event) in case.events {
-        if let Event::Appended { group, from, count, .. } = event {
-            committed.extend((0..*count).map(|nth| ((*group, from.advance(nth)), *at)));
+impl Reader {
+    /// Who has all there is, and a session, is given their own departure too. Who is behind is
+    /// not: after the departure nothing more need reach them.
+    fn appended(&mut self, holding: &Holding, from: Seq, count: u64, user: &UserId) {
+        if !self.is_live || self.wants.is_none_or(|wants| wants < from) {
+            return;
         }
+        let departs = |seq: &Seq| holding.at(*seq).is_some_and(|record| moves(record, user) == Some(false));
+        self.is_owed = (0..count).map(|nth| from.advance(nth)).find(departs).or(self.is_owed);
     }
-    committed
 }
 
 struct At<'run> {
@@ -122,17 +127,11 @@ impl At<'_> {
         }
     }
 
-    /// Who is removed while their client has a session gets all up to their own removal.
-    fn end(&self, reader: &Reader, committed: &Committed, findings: &mut Findings) {
+    fn end(&self, reader: &Reader, findings: &mut Findings) {
         let Self { app, group, .. } = self;
-        let (Some(wants), Some(live_since)) = (reader.wants, reader.live_since) else { return };
-        let later = self.holding.records.iter().skip_while(|record| seq_of(record) < wants);
-        let removal = later
-            .map(seq_of)
-            .find(|seq| self.holding.at(*seq).is_some_and(|record| moves(record, self.user) == Some(false)));
-        let removed_at = removal.and_then(|removal| committed.get(&(*group, removal)));
-        if reader.departed.is_none() && removed_at.is_some_and(|at| *at > live_since) {
-            findings.find(|| format!("{app:?} was at {wants} of {group} when it ended at {removal:?}"));
+        if let Some(owed) = reader.is_owed.filter(|_| reader.departed.is_none()) {
+            let wants = reader.wants;
+            findings.find(|| format!("{app:?} was at {wants:?} of {group} when it ended at {owed}"));
         }
     }
 
@@ -142,7 +141,7 @@ impl At<'_> {
         if reader.wants != Some(from) || to <= from || !self.is_own_join(to) {
             findings.find(|| format!("{app:?} skipped {from} to {to} of {group}"));
         }
-        *reader = Reader { wants: Some(to), departed: None, live_since: reader.live_since };
+        *reader = Reader { wants: Some(to), departed: None, is_owed: None, ..*reader };
     }
 
     fn is_own_join(&self, seq: Seq) -> bool {
