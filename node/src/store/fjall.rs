@@ -3,7 +3,7 @@
 //!
 //! A record is one key, (group, Seq), and publishing writes nothing else: a group's tail is behind
 //! its last key, found once when the group wakes and kept in memory from then on. All writes go
-//! through one thread ([`super::committer`]); reads are of snapshots, and never wait for it.
+//! through one thread (`committer`); reads are of snapshots, and never wait for it.
 
 use std::{
     collections::BTreeMap,

@@ -75,7 +75,7 @@ impl MemoryDisk {
     }
 
     /// The machine goes down: of what waits for its commit a seeded prefix is kept, and every
-    /// open store is dead. The next [`MemoryStore::open`] finds what is left.
+    /// open store is dead. The next `MemoryStore::open` finds what is left.
     pub fn crash(&self) {
         self.lock().crash();
     }
