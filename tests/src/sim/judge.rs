@@ -1,8 +1,8 @@
 //! The rules that never bend, held against what happened and what the store holds at the end.
 //!
 //! Pure: a [`Chronicle`](super::chronicle::Chronicle)'s events and a [`Holdings`] go in, what is
-//! wrong comes out, in words. [`sequence`] looks at what is durable, [`messages`] at what was sent
-//! and acknowledged, [`receivers`] at what came to the apps, [`positions`] at what must not go
+//! wrong comes out, in words. `sequence` looks at what is durable, `messages` at what was sent
+//! and acknowledged, `receivers` at what came to the apps, `positions` at what must not go
 //! back.
 
 mod membership;
