@@ -29,6 +29,7 @@ pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) addr: SocketAddr,
     pub(crate) data: PathBuf,
+    command: Command,
     child: Child,
 }
 
@@ -59,7 +60,15 @@ impl Server {
         let log = fs::File::create(data.join(format!("{kind:?}.log").to_lowercase()))?;
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self { kind, addr, data: data.to_owned(), child })
+        Ok(Self { kind, addr, data: data.to_owned(), command, child })
+    }
+
+    /// Kills it and starts it again, with what it has kept.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = self.command.spawn().with_context(|| format!("cannot start {:?}", self.command))?;
+        Ok(())
     }
 
     /// Moves the bare server's tail.

@@ -88,7 +88,7 @@ impl Results {
     }
 
     pub(crate) async fn idle(&mut self, bench: &Bench, sessions: usize) -> Result<()> {
-        let mut table = table(&["server", "sessions", "groups each", "KiB a session", "goal"]);
+        let mut table = table(&["server", "sessions", "groups each", "MiB before", "KiB a session", "goal"]);
         let turns =
             [1, 200].into_iter().flat_map(|groups| bench.kinds.iter().map(move |&kind| (kind, groups)));
         for (kind, groups) in turns {
@@ -98,6 +98,7 @@ impl Results {
                 format!("{kind:?}"),
                 sample.sessions.to_string(),
                 sample.groups.to_string(),
+                format!("{:.1}", sample.resident_before_mib),
                 format!("{:.1}", sample.kib_per_session),
                 goal(kind, format!("≤ {SESSION_KIB_MAX}")),
             ]);

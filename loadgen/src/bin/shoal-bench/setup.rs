@@ -47,6 +47,12 @@ impl Setup {
         Ok(setup)
     }
 
+    /// Kills the server, starts it again and waits until it answers.
+    pub(crate) async fn restart(&mut self) -> Result<()> {
+        self.server.restart()?;
+        self.wait_until_it_answers().await
+    }
+
     /// Ends the server and takes its folder away.
     pub(crate) fn stop(self) -> Result<()> {
         let data = self.server.data.clone();
