@@ -26,6 +26,9 @@ use announce::Announcement;
 use lifecycle::{Phase, Running};
 use sockets::Sockets;
 
+/// Threads for reads of the store; more reads wait. tokio's 512 would each keep memory of its own.
+const BLOCKING_THREADS_MAX: usize = 16;
+
 /// Run a node until it is told to stop.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -53,6 +56,7 @@ impl Serve {
             warn!("{warning}");
         }
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.max_blocking_threads(BLOCKING_THREADS_MAX);
         if config.worker_threads > 0 {
             runtime.worker_threads(config.worker_threads);
         }
