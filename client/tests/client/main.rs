@@ -1,6 +1,5 @@
 //! The client against a real node and against one that follows a script, on a network in memory
 //! and a paused clock.
-
 #![allow(clippy::unwrap_used)]
 
 mod net;
@@ -9,6 +8,12 @@ mod world;
 
 mod script;
 
-mod with_node;
+mod talking;
 
-mod with_script;
+mod surviving;
+
+mod admission;
+
+mod deliveries;
+
+mod sessions;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::TokioRuntime;
+use quinn::{AsyncUdpSocket, TokioRuntime};
 use shoal_certs::{Authority, Claims, Identity, PrivateKey, Seed, TokenSigner, TokenVerifier};
 use shoal_client::{Client, Config, Delivered, DeviceId, Follow, GroupId, State, UserId, wire};
 use shoal_node::{
@@ -100,8 +100,13 @@ impl World {
 
     /// Starts the node over what the disk holds.
     pub(crate) async fn start(&mut self) {
+        self.start_on(self.net.bind(NODE)).await;
+    }
+
+    /// The same, on any socket.
+    pub(crate) async fn start_on(&mut self, socket: Arc<dyn AsyncUdpSocket>) {
         let parts = Parts {
-            sockets: vec![self.net.bind(NODE)],
+            sockets: vec![socket],
             runtime: Arc::new(TokioRuntime),
             tls: shoal_certs::server_config(&self.keys.identity, 64),
             tokens: self.keys.verifier.clone(),
