@@ -60,6 +60,8 @@ pub(crate) struct Inbox {
     bytes: usize,
     bytes_max: usize,
     phase: Phase,
+    /// How often a node was asked anew: what it said to an earlier question is out of date.
+    turn: u32,
 }
 
 impl Inbox {
@@ -78,6 +80,7 @@ impl Inbox {
             bytes: 0,
             bytes_max,
             phase: Phase::Asked,
+            turn: 0,
         }
     }
 
@@ -111,7 +114,7 @@ impl Inbox {
     /// A node is asked (again): what it says next counts.
     pub(crate) fn asked(&mut self) {
         if self.phase == Phase::Live {
-            self.phase = Phase::Asked;
+            self.ask();
         }
         self.told = None;
     }
@@ -186,9 +189,27 @@ impl Inbox {
     pub(crate) fn unpark(&mut self) -> bool {
         let due = self.phase == Phase::Parked && self.bytes <= self.bytes_max / 2;
         if due {
-            self.phase = Phase::Asked;
+            self.ask();
         }
         due
+    }
+
+    fn ask(&mut self) {
+        self.phase = Phase::Asked;
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    /// Which question to a node is the latest.
+    pub(crate) fn turn(&self) -> u32 {
+        self.turn
+    }
+
+    /// What the node said to the question `turn` was that it ends; it counts unless a later one
+    /// was asked.
+    pub(crate) fn end_of(&mut self, turn: u32, why: Refusal) {
+        if turn == self.turn {
+            self.end(why);
+        }
     }
 
     /// The node ended it. What is in the buffer is still the app's.
@@ -321,6 +342,23 @@ mod tests {
         inbox.take();
         inbox.park();
         assert_eq!(inbox.request(), Some(Start::Watermark(seq(2))));
+    }
+
+    #[test]
+    fn an_end_that_a_later_question_has_overtaken_ends_nothing() {
+        let mut inbox = live(1);
+        for number in 1..=4 {
+            offer(&mut inbox, number);
+        }
+        inbox.park();
+        let turn = inbox.turn();
+        taken(&mut inbox);
+        assert!(inbox.unpark());
+        inbox.followed(seq(9));
+        inbox.end_of(turn, Refusal::new(Code::NotMember, "removed, and in again since"));
+        assert_eq!(*inbox.phase(), Phase::Live);
+        inbox.end_of(inbox.turn(), Refusal::new(Code::NotMember, "removed again"));
+        assert!(matches!(inbox.phase(), Phase::Ended(_)));
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl Session {
             self.shared.follows.ask_again(&following);
             return;
         }
+        let turn = following.turn();
         if !following.is_asked() {
             sleep(LAST_RECORDS_WAIT.max(self.connection.rtt() * 4)).await;
             let _ = timeout(LAST_RECORDS_WAIT_MAX, async {
@@ -184,6 +185,6 @@ impl Session {
             })
             .await;
         }
-        following.end(why);
+        following.end_of(turn, why);
     }
 }

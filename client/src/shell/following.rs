@@ -220,6 +220,16 @@ impl Following {
         self.update(|inner| inner.inbox.end(why));
     }
 
+    /// Which question to a node is the latest.
+    pub(crate) fn turn(&self) -> u32 {
+        lock(&self.inner).inbox.turn()
+    }
+
+    /// The node ended it, unless it was asked again since this question.
+    pub(crate) fn end_of(&self, turn: u32, why: Refusal) {
+        self.update(|inner| inner.inbox.end_of(turn, why));
+    }
+
     /// The client is closed, or the app let go of it.
     pub(crate) fn close(&self) {
         self.update(|inner| inner.closed = true);
