@@ -118,7 +118,19 @@ impl Run {
 
     fn findings_with(&self, holdings: &Holdings) -> Vec<String> {
         let cast = Cast { users: [ANN, BOB].map(|app| (app, user(app))).into(), read };
-        judge(&Case { cast: &cast, events: &self.events, holdings }).told().to_vec()
+        let mut events = self.events.clone();
+        events.extend(self.followed_elsewhere(holdings));
+        judge(&Case { cast: &cast, events: &events, holdings }).told().to_vec()
+    }
+
+    /// What these tests are not about: Ann follows the group, and both follow their own sequences.
+    fn followed_elsewhere(&self, holdings: &Holdings) -> Vec<(Duration, Event)> {
+        let follows = [(ANN, group()), (ANN, GroupId::own(&user(ANN))), (BOB, GroupId::own(&user(BOB)))];
+        let followed = follows.into_iter().filter_map(|(app, group)| {
+            let from = Some(holdings.groups.get(&group)?.tail());
+            Some((Duration::ZERO, Event::Followed { app, group, from }))
+        });
+        followed.collect()
     }
 
     /// Exactly what is wrong is found.
