@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A cursor that waits holds up no other; nothing is kept for it but its place (and, on a blocked
-//! stream, the one frame that was begun).
+//! stream, the one piece that was begun).
 
 use std::{
     cell::RefCell,
@@ -22,7 +22,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use quinn::{Connection, ConnectionError, OpenUni, WriteError};
 use shoal_protocol::{Code, GroupId, Seq, frame, wire};
 use tokio::sync::Notify;
@@ -30,6 +29,7 @@ use tokio::sync::Notify;
 use super::{
     cursors::{Cursor, Cursors, Waits},
     pages::{Page, Pages},
+    runs::Runs,
     signal::Signal,
     streams::Streams,
     tail::{Attachment, Tail, TailTurn},
@@ -40,8 +40,8 @@ use crate::{config::AccessLimits, ops::Metrics, store::StoreError};
 const TURNS_MAX: usize = 32;
 
 thread_local! {
-    /// Frames on their way from a tail to a stream: a list for each thread, not for each session.
-    static FRAMES: RefCell<Vec<Bytes>> = const { RefCell::new(Vec::new()) };
+    /// Records on their way from a tail to a stream: a list for each thread, not for each session.
+    static RUNS: RefCell<Runs> = const { RefCell::new(Runs::new()) };
 }
 
 /// One session's deliveries, shared by the task that writes them and the one that is told by the
@@ -211,7 +211,7 @@ impl Deliveries {
 
     fn poll(&self, io: &mut Io<'_, '_, '_>) -> Poll<ConnectionError> {
         let mut state = self.lock();
-        match FRAMES.with_borrow_mut(|frames| self.advance(&mut state, frames, io)) {
+        match RUNS.with_borrow_mut(|runs| self.advance(&mut state, runs, io)) {
             Ok(()) => Poll::Pending,
             Err(lost) => Poll::Ready(lost),
         }
@@ -220,15 +220,15 @@ impl Deliveries {
     fn advance(
         &self,
         state: &mut State,
-        frames: &mut Vec<Bytes>,
+        runs: &mut Runs,
         io: &mut Io<'_, '_, '_>,
     ) -> Result<(), ConnectionError> {
         state.gather(&self.signal, io.cx);
         self.retry_blocked(state, io.cx)?;
         for _ in 0..TURNS_MAX {
             if let Some(number) = state.ready.pop_front() {
-                self.turn(state, number, frames, io)?;
-            } else if !self.feed_starved(state, io)? && !self.poll_fetch(state, frames, io)? {
+                self.turn(state, number, runs, io)?;
+            } else if !self.feed_starved(state, io)? && !self.poll_fetch(state, runs, io)? {
                 return Ok(());
             }
         }
@@ -241,15 +241,15 @@ impl Deliveries {
         &self,
         state: &mut State,
         number: u32,
-        frames: &mut Vec<Bytes>,
+        runs: &mut Runs,
         io: &mut Io<'_, '_, '_>,
     ) -> Result<(), ConnectionError> {
         let Some(cursor) = state.cursors.get_mut(number).filter(|cursor| cursor.waits == Waits::Turn) else {
             return Ok(());
         };
         let bytes_max = self.limits.delivery_turn_bytes;
-        match cursor.tail.read_into(cursor.attachment, cursor.watermark, bytes_max, frames) {
-            TailTurn::Frames { more, .. } => return self.write(state, number, frames, more, io),
+        match cursor.tail.read(cursor.attachment, cursor.watermark, bytes_max, runs) {
+            TailTurn::Records { more, .. } => return self.write(state, number, runs, more, io),
             TailTurn::CaughtUp => cursor.waits = Waits::Ring,
             TailTurn::Behind { .. } => {
                 cursor.waits = Waits::Page;
@@ -271,25 +271,25 @@ impl Deliveries {
         &self,
         state: &mut State,
         number: u32,
-        frames: &mut Vec<Bytes>,
+        runs: &mut Runs,
         more: bool,
         io: &mut Io<'_, '_, '_>,
     ) -> Result<(), ConnectionError> {
         let Some(slot) = self.stream_of(state, number, io)? else {
-            frames.clear();
+            runs.clear();
             return Ok(());
         };
-        let bytes: usize = frames.iter().map(Bytes::len).sum();
-        let wrote = state.streams.write(slot, frames, io.cx);
-        let left: usize =
-            wrote.as_ref().map_or(0, |wrote| frames[wrote.frames..].iter().map(Bytes::len).sum());
-        frames.clear();
-        let wrote = match wrote {
+        let bytes = runs.bytes_from(0);
+        let outcome = state.streams.write(slot, runs.slices_mut(), io.cx);
+        let begun = outcome.as_ref().map_or(0, |wrote| wrote.slices);
+        let (records, bytes) = (runs.records(begun) as u64, bytes - runs.bytes_from(begun));
+        runs.clear();
+        let wrote = match outcome {
             Ok(wrote) => wrote,
             Err(error) => return self.refused(state, number, error),
         };
         let cursor = state.cursors.get_mut(number).expect("a cursor that writes is there");
-        cursor.watermark = cursor.watermark.advance(wrote.frames as u64);
+        cursor.watermark = cursor.watermark.advance(records);
         cursor.waits = match (wrote.is_blocked, more) {
             (true, _) => Waits::Room,
             (false, true) => Waits::Turn,
@@ -298,8 +298,8 @@ impl Deliveries {
         if cursor.waits == Waits::Turn {
             state.ready.push_back(number);
         }
-        self.metrics.delivered.add(wrote.frames as u64);
-        self.metrics.delivered_bytes.add((bytes - left) as u64);
+        self.metrics.delivered.add(records);
+        self.metrics.delivered_bytes.add(bytes as u64);
         Ok(())
     }
 
@@ -386,7 +386,7 @@ impl Deliveries {
     fn poll_fetch(
         &self,
         state: &mut State,
-        frames: &mut Vec<Bytes>,
+        runs: &mut Runs,
         io: &mut Io<'_, '_, '_>,
     ) -> Result<bool, ConnectionError> {
         if state.fetch.is_none() {
@@ -400,11 +400,11 @@ impl Deliveries {
         match fetched {
             Ok(page) => {
                 let until = tail.until(cursor.attachment).unwrap_or(page.next());
-                frames.extend(page.frames(cursor.watermark, until, self.limits.delivery_turn_bytes).cloned());
-                if frames.is_empty() {
+                runs.extend(page.records(cursor.watermark, until, self.limits.delivery_turn_bytes));
+                if runs.is_empty() {
                     state.make_ready(number);
                 } else {
-                    self.write(state, number, frames, true, io)?;
+                    self.write(state, number, runs, true, io)?;
                 }
             }
             Err(error) => {

@@ -6,6 +6,8 @@ mod signal;
 
 mod tail;
 
+mod runs;
+
 mod pages;
 
 mod cursors;
@@ -17,5 +19,6 @@ mod deliveries;
 pub use budget::WindowBudget;
 pub use deliveries::Deliveries;
 pub use pages::{Page, Pages};
+pub use runs::Runs;
 pub use signal::Signal;
-pub use tail::{Attachment, Tail, TailRead, TailTurn};
+pub use tail::{Attachment, Tail, TailTurn};

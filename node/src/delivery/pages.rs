@@ -6,14 +6,16 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use bytes::Bytes;
 use quick_cache::{
     Weighter,
     sync::{Cache, DefaultLifecycle, EntryAction, EntryResult},
 };
 use shoal_protocol::{GroupId, RecordFrame, Seq};
 
-use super::tail::Tail;
+use super::{
+    runs::{Held, side_by_side},
+    tail::Tail,
+};
 use crate::{
     config::AccessLimits,
     ops::Metrics,
@@ -24,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Page {
     start: Seq,
-    frames: Box<[Bytes]>,
+    records: Box<[Held]>,
     bytes: usize,
     /// It ends before its boundary because of its bytes, not because the tail was there.
     is_cut: bool,
@@ -36,17 +38,17 @@ impl Page {
     /// The first Seq after it.
     #[must_use]
     pub fn next(&self) -> Seq {
-        self.start.advance(self.frames.len() as u64)
+        self.start.advance(self.records.len() as u64)
     }
 
-    /// Its frames from `from` up to, not including, `until`, no more than `bytes_max` beyond the first.
-    pub fn frames(&self, from: Seq, until: Seq, bytes_max: usize) -> impl Iterator<Item = &Bytes> {
-        let first = place(from, self.start).min(self.frames.len());
-        let end = place(until, self.start).clamp(first, self.frames.len());
+    /// Its records from `from` up to, not including, `until`, no more than `bytes_max` beyond the first.
+    pub(super) fn records(&self, from: Seq, until: Seq, bytes_max: usize) -> impl Iterator<Item = &Held> {
+        let first = place(from, self.start).min(self.records.len());
+        let end = place(until, self.start).clamp(first, self.records.len());
         let mut bytes = 0;
-        self.frames[first..end].iter().take_while(move |frame| {
-            let fits = bytes == 0 || bytes + frame.len() <= bytes_max;
-            bytes += frame.len();
+        self.records[first..end].iter().take_while(move |record| {
+            let fits = bytes == 0 || bytes + record.len() <= bytes_max;
+            bytes += record.len();
             fits
         })
     }
@@ -69,7 +71,7 @@ struct PageWeight;
 
 impl Weighter<(GroupId, Seq), Arc<Page>> for PageWeight {
     fn weight(&self, _key: &(GroupId, Seq), page: &Arc<Page>) -> u64 {
-        let overhead = size_of::<Page>() + page.frames.len() * size_of::<Bytes>();
+        let overhead = size_of::<Page>() + page.records.len() * size_of::<Held>();
         (page.bytes + overhead) as u64
     }
 }
@@ -148,7 +150,7 @@ impl Pages {
     async fn fetch(&self, tail: &Arc<Tail>, start: Seq, watermark: Seq) -> Result<Arc<Page>, StoreError> {
         loop {
             let page = Arc::new(self.read(tail, start).await?);
-            if page.frames.is_empty() {
+            if page.records.is_empty() {
                 let group = tail.group();
                 return Err(StoreError::Corrupt(format!(
                     "group {group} has no record {start}, below its tail"
@@ -167,11 +169,10 @@ impl Pages {
         let limit = ReadLimit { records_max, bytes_max: self.bytes_max };
         let records = self.store.read(tail.group(), start, limit).await?;
         self.metrics.pages_fetched.inc();
-        let frames: Box<[Bytes]> =
-            records.iter().map(|record| RecordFrame::from_encoded(record).frame().clone()).collect();
-        let bytes = frames.iter().map(Bytes::len).sum();
-        let is_cut = frames.len() < records_max;
-        Ok(Page { start, frames, bytes, is_cut, tail: Arc::downgrade(tail), redactions })
+        let records = side_by_side(records.iter().map(|record| RecordFrame::from_encoded(record)));
+        let bytes = records.iter().map(Held::len).sum();
+        let is_cut = records.len() < records_max;
+        Ok(Page { start, records: records.into(), bytes, is_cut, tail: Arc::downgrade(tail), redactions })
     }
 
     /// The first Seq of the aligned page in which `seq` lies.
@@ -189,11 +190,12 @@ impl std::fmt::Debug for Pages {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use shoal_protocol::{WindowLimits, wire};
 
     use super::*;
     use crate::{
-        delivery::WindowBudget,
+        delivery::{Runs, WindowBudget},
         store::{Append, Changes, Create, memory::MemoryStore},
     };
 
@@ -210,6 +212,13 @@ mod tests {
 
     fn encoded(record: &wire::Record) -> Bytes {
         RecordFrame::encode(record).record()
+    }
+
+    /// What a stream is given of a page.
+    fn written(page: &Page, from: u64, until: u64, bytes_max: usize) -> Vec<u8> {
+        let mut runs = Runs::new();
+        runs.extend(page.records(seq(from), seq(until), bytes_max));
+        runs.bytes()
     }
 
     struct Shelf {
@@ -290,16 +299,14 @@ mod tests {
         let shelf = Shelf::new(100, 100, limits(100, 1 << 20)).await;
         let wanting = (0..50).map(|_| shelf.pages.page(&shelf.tail, seq(50)));
         let pages = futures_util::future::join_all(wanting).await;
-        assert!(pages.iter().all(|page| page.as_ref().is_ok_and(|page| page.frames.len() == 100)));
+        assert!(pages.iter().all(|page| page.as_ref().is_ok_and(|page| page.records.len() == 100)));
         assert_eq!(shelf.metrics.pages_fetched.get(), 1);
     }
 
     #[tokio::test]
     async fn a_recalled_payload_is_not_served_from_a_page_read_before() {
         let shelf = Shelf::new(10, 10, limits(10, 1 << 20)).await;
-        let with =
-            |page: Arc<Page>, number: u64| page.frames(seq(number), seq(number + 1), 1).next().cloned();
-        let before = with(shelf.pages.page(&shelf.tail, seq(4)).await.unwrap(), 4).unwrap();
+        let before = written(&shelf.pages.page(&shelf.tail, seq(4)).await.unwrap(), 4, 5, 1);
         let gone = record(4, b"");
         let row = shelf.store.group(GroupId::named(GROUP)).await.unwrap().unwrap();
         let redaction = Append {
@@ -310,9 +317,9 @@ mod tests {
         };
         shelf.store.append(redaction).await.unwrap();
         shelf.tail.redact(seq(4), RecordFrame::encode(&gone));
-        let after = with(shelf.pages.page(&shelf.tail, seq(4)).await.unwrap(), 4).unwrap();
+        let after = written(&shelf.pages.page(&shelf.tail, seq(4)).await.unwrap(), 4, 5, 1);
         assert_ne!(before, after);
-        assert_eq!(after, *RecordFrame::encode(&gone).frame());
+        assert_eq!(after, **RecordFrame::encode(&gone).frame());
     }
 
     #[tokio::test]
@@ -330,22 +337,25 @@ mod tests {
         let window = WindowLimits { records_max: 1, bytes_max: 1 };
         let budget = Arc::new(WindowBudget::new(1));
         let tail = Arc::new(Tail::new(GroupId::named(GROUP), seq(9), window, budget));
-        let frames: Box<[Bytes]> = (0..4).map(|n| Bytes::from(vec![n; 10])).collect();
+        let frames: Vec<_> = (5..9).map(|number| RecordFrame::encode(&record(number, b"word"))).collect();
+        let records: Box<[Held]> = side_by_side(frames.iter().cloned()).into();
+        let frame_bytes = records[0].len();
         let page = Page {
             start: seq(5),
-            frames,
-            bytes: 40,
+            bytes: records.iter().map(Held::len).sum(),
+            records,
             is_cut: false,
             tail: Arc::downgrade(&tail),
             redactions: 0,
         };
-        let taken = |from, until, bytes_max| {
-            page.frames(seq(from), seq(until), bytes_max).map(|frame| frame[0]).collect::<Vec<_>>()
+        let taken = |from, until, bytes_max| written(&page, from, until, bytes_max);
+        let these = |range: std::ops::Range<usize>| {
+            frames[range].iter().flat_map(|frame| frame.frame().to_vec()).collect::<Vec<_>>()
         };
-        assert_eq!(taken(5, 9, 1_000), [0, 1, 2, 3]);
-        assert_eq!(taken(6, 8, 1_000), [1, 2]);
-        assert_eq!(taken(6, 100, 25), [1, 2], "no more bytes than wanted");
-        assert_eq!(taken(6, 100, 1), [1], "but one at least");
+        assert_eq!(taken(5, 9, 1_000), these(0..4));
+        assert_eq!(taken(6, 8, 1_000), these(1..3));
+        assert_eq!(taken(6, 100, frame_bytes * 5 / 2), these(1..3), "no more bytes than wanted");
+        assert_eq!(taken(6, 100, 1), these(1..2), "but one at least");
         assert!(taken(7, 6, 1_000).is_empty());
     }
 }

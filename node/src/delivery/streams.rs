@@ -14,8 +14,8 @@ use shoal_protocol::Code;
 /// How far a write got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wrote {
-    /// So many frames are on their way: written, or the last of them begun.
-    pub(super) frames: usize,
+    /// So many slices are on their way: written, or the last of them begun.
+    pub(super) slices: usize,
     /// The stream takes no more now; the task is woken when it does.
     pub(super) is_blocked: bool,
 }
@@ -23,7 +23,7 @@ pub(super) struct Wrote {
 #[derive(Debug)]
 struct Open {
     send: SendStream,
-    /// What is left of the frame at which the stream was blocked.
+    /// What is left of the slice at which the stream was blocked.
     rest: Bytes,
     cursor: u32,
     used: u64,
@@ -64,12 +64,12 @@ impl Streams {
         u16::try_from(slot).expect("far fewer streams than 2^16")
     }
 
-    /// Writes frames, in one piece where the stream has room. At the first that does not fit it
+    /// Writes slices of whole frames, all at once where the stream has room. At the first that does not fit it
     /// stops, keeps that one, and has the task woken.
     pub(super) fn write(
         &mut self,
         slot: u16,
-        frames: &mut [Bytes],
+        slices: &mut [Bytes],
         cx: &mut Context<'_>,
     ) -> Result<Wrote, WriteError> {
         self.uses += 1;
@@ -78,20 +78,20 @@ impl Streams {
         open.used = uses;
         if !open.rest.is_empty() {
             if open.write_rest(cx)?.is_pending() {
-                return Ok(Wrote { frames: 0, is_blocked: true });
+                return Ok(Wrote { slices: 0, is_blocked: true });
             }
             self.blocked -= 1;
         }
         let mut written = 0;
-        while written < frames.len() {
-            let Poll::Ready(wrote) = poll_write(&mut open.send, &mut frames[written..], cx)? else {
-                open.rest = frames[written].clone();
+        while written < slices.len() {
+            let Poll::Ready(wrote) = poll_write(&mut open.send, &mut slices[written..], cx)? else {
+                open.rest = slices[written].clone();
                 self.blocked += 1;
-                return Ok(Wrote { frames: written + 1, is_blocked: true });
+                return Ok(Wrote { slices: written + 1, is_blocked: true });
             };
             written += wrote.chunks;
         }
-        Ok(Wrote { frames: written, is_blocked: false })
+        Ok(Wrote { slices: written, is_blocked: false })
     }
 
     /// Goes on with the streams that were blocked; `unblocked` is called with the cursor of each

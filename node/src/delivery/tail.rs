@@ -8,20 +8,23 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use shoal_protocol::{GroupId, Place, RecordFrame, Seq, TailWindow, UserId, WindowLimits};
 
-use super::{budget::WindowBudget, signal::Signal};
+use super::{
+    budget::WindowBudget,
+    runs::{Held, Runs, side_by_side},
+    signal::Signal,
+};
 
 /// What a tail has for an attached cursor.
-#[derive(Debug, PartialEq, Eq)]
-pub enum TailRead {
-    /// Frames for a delivery stream, in order; afterwards the cursor stands at `next`.
-    Frames {
-        /// Encoded once, shared by all.
-        frames: Vec<Bytes>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TailTurn {
+    /// Records, up to `next`.
+    Records {
         /// The watermark after them.
         next: Seq,
+        /// Read again after them. If not, the signal will ring for what comes.
+        more: bool,
     },
     /// Nothing now; the signal will ring.
     CaughtUp,
@@ -33,29 +36,6 @@ pub enum TailRead {
     /// The cursor has reached the end of the user's membership.
     Ended,
     /// The cursor is above the tail: the sequence went back. An alarm.
-    Ahead,
-}
-
-/// What [`Tail::read_into`] had for a cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TailTurn {
-    /// Frames, up to `next`.
-    Frames {
-        /// The watermark after them.
-        next: Seq,
-        /// Read again after them. If not, the signal will ring for what comes.
-        more: bool,
-    },
-    /// As in [`TailRead`].
-    CaughtUp,
-    /// As in [`TailRead`].
-    Behind {
-        /// The first Seq that need not come from the store.
-        until: Seq,
-    },
-    /// As in [`TailRead`].
-    Ended,
-    /// As in [`TailRead`].
     Ahead,
 }
 
@@ -88,7 +68,7 @@ impl Attached {
 
 #[derive(Debug)]
 struct State {
-    window: TailWindow<RecordFrame>,
+    window: TailWindow<Held>,
     attached: Vec<Option<Attached>>,
     free: Vec<u32>,
 }
@@ -165,32 +145,14 @@ impl Tail {
         }
     }
 
-    /// Reads up to `bytes_max` for a cursor that stands at `watermark`. What comes after is rung.
-    pub fn read(&self, attachment: Attachment, watermark: Seq, bytes_max: usize) -> TailRead {
-        let mut frames = Vec::new();
-        match self.read_into(attachment, watermark, bytes_max, &mut frames) {
-            TailTurn::Frames { next, more } => {
-                if !more {
-                    // Whoever reads one list at a time asks again, and hears of being caught up.
-                    self.read_state().attached(attachment).rung.store(true, Ordering::Relaxed);
-                }
-                TailRead::Frames { frames, next }
-            }
-            TailTurn::CaughtUp => TailRead::CaughtUp,
-            TailTurn::Behind { until } => TailRead::Behind { until },
-            TailTurn::Ended => TailRead::Ended,
-            TailTurn::Ahead => TailRead::Ahead,
-        }
-    }
-
-    /// As [`Self::read`], into a list of the caller's, and without a second call to learn that
-    /// nothing follows.
-    pub fn read_into(
+    /// Adds up to `bytes_max` to `runs`, for a cursor that stands at `watermark`; what follows the
+    /// last record is rung.
+    pub fn read(
         &self,
         attachment: Attachment,
         watermark: Seq,
         bytes_max: usize,
-        frames: &mut Vec<Bytes>,
+        runs: &mut Runs,
     ) -> TailTurn {
         let state = self.read_state();
         let attached = state.attached(attachment);
@@ -203,15 +165,13 @@ impl Tail {
         match state.window.place(watermark) {
             Place::Held => {
                 let wanted = usize::try_from(end.since(watermark)).unwrap_or(usize::MAX);
-                let before = frames.len();
-                let held = state.window.up_to(watermark, bytes_max).take(wanted);
-                frames.extend(held.map(|record| record.frame().clone()));
-                let next = watermark.advance((frames.len() - before) as u64);
+                let records = runs.extend(state.window.up_to(watermark, bytes_max).take(wanted));
+                let next = watermark.advance(records as u64);
                 let more = next != tail || until.is_some();
                 if !more {
                     attached.rung.store(false, Ordering::Relaxed);
                 }
-                TailTurn::Frames { next, more }
+                TailTurn::Records { next, more }
             }
             Place::CaughtUp => {
                 attached.rung.store(false, Ordering::Relaxed);
@@ -230,10 +190,11 @@ impl Tail {
 
     /// Puts durable records at the tail and rings for everybody who had read all before.
     pub fn append(&self, records: impl IntoIterator<Item = RecordFrame>) {
+        let records = side_by_side(records);
         let mut state = self.write_state();
         self.change_window(&mut state, |window| {
             for record in records {
-                let bytes = record.frame().len();
+                let bytes = record.len();
                 window.push(record, bytes);
             }
         });
@@ -247,7 +208,7 @@ impl Tail {
     /// Replaces a record whose payload was recalled. Call it for every recall, wherever the record
     /// lies, once the store holds the replacement: pages that were read before are read again.
     pub fn redact(&self, seq: Seq, record: RecordFrame) {
-        let bytes = record.frame().len();
+        let (record, bytes) = (Held::from(&record), record.frame().len());
         self.change_window(&mut self.write_state(), |window| window.replace(seq, record, bytes));
         self.redactions.fetch_add(1, Ordering::AcqRel);
     }
@@ -283,7 +244,7 @@ impl Tail {
     }
 
     /// Changes the window and keeps it within what all windows may hold.
-    fn change_window(&self, state: &mut State, change: impl FnOnce(&mut TailWindow<RecordFrame>)) {
+    fn change_window(&self, state: &mut State, change: impl FnOnce(&mut TailWindow<Held>)) {
         let before = state.window.bytes();
         change(&mut state.window);
         if self.budget.is_spent() {
@@ -327,6 +288,11 @@ mod tests {
         RecordFrame::encode(&wire::Record { seq: number, ..Default::default() })
     }
 
+    /// What a stream carries for these records.
+    fn bytes(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
+        numbers.into_iter().flat_map(|number| frame(number).frame().to_vec()).collect()
+    }
+
     fn tail(records_max: usize) -> Tail {
         let limits = WindowLimits { records_max, bytes_max: 1 << 20 };
         Tail::new(GroupId::named("a"), Seq::FIRST, limits, Arc::new(WindowBudget::new(1 << 20)))
@@ -355,10 +321,8 @@ mod tests {
         tail.append([frame(1)]);
         tail.append([frame(2), frame(3)]);
         assert_eq!(due(&ada), [7]);
-        let mut frames = Vec::new();
-        let turn = tail.read_into(attachment, seq(1), 1 << 20, &mut frames);
-        assert_eq!(turn, TailTurn::Frames { next: seq(4), more: false });
-        assert_eq!(frames.len(), 3);
+        let turn = tail.read(attachment, seq(1), 1 << 20, &mut Runs::new());
+        assert_eq!(turn, TailTurn::Records { next: seq(4), more: false });
         tail.append([frame(4)]);
         assert_eq!(due(&ada), [7], "it read all, so it is rung for the next");
     }
@@ -369,12 +333,12 @@ mod tests {
         let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
         tail.append([frame(1), frame(2)]);
         due(&ada);
-        let mut frames = Vec::new();
-        let turn = tail.read_into(attachment, seq(1), 1, &mut frames);
-        assert_eq!(turn, TailTurn::Frames { next: seq(2), more: true });
+        let mut runs = Runs::new();
+        let turn = tail.read(attachment, seq(1), 1, &mut runs);
+        assert_eq!(turn, TailTurn::Records { next: seq(2), more: true });
         tail.append([frame(3)]);
         assert!(due(&ada).is_empty());
-        assert_eq!(tail.read_into(attachment, seq(4), 1, &mut frames), TailTurn::CaughtUp);
+        assert_eq!(tail.read(attachment, seq(4), 1, &mut runs), TailTurn::CaughtUp);
         tail.append([frame(4)]);
         assert_eq!(due(&ada), [7]);
     }
@@ -384,10 +348,11 @@ mod tests {
         let (tail, ada) = (tail(2), signal("ada"));
         let attachment = tail.attach(Arc::clone(&ada), 0, Seq::FIRST);
         tail.append((1..=5).map(frame));
-        assert_eq!(tail.read(attachment, seq(1), 100), TailRead::Behind { until: seq(4) });
+        let read = |watermark| tail.read(attachment, seq(watermark), 100, &mut Runs::new());
+        assert_eq!(read(1), TailTurn::Behind { until: seq(4) });
         tail.sleep();
-        assert_eq!(tail.read(attachment, seq(5), 100), TailRead::Behind { until: seq(6) });
-        assert_eq!(tail.read(attachment, seq(9), 100), TailRead::Ahead);
+        assert_eq!(read(5), TailTurn::Behind { until: seq(6) });
+        assert_eq!(read(9), TailTurn::Ahead);
     }
 
     #[test]
@@ -398,13 +363,13 @@ mod tests {
         tail.append((1..=3).map(frame));
         tail.end_membership(|user| user.as_str() == "ada", seq(3));
         tail.append([frame(4)]);
-        let mut frames = Vec::new();
-        let turn = tail.read_into(of_ada, seq(1), 1 << 20, &mut frames);
-        assert_eq!((turn, frames.len()), (TailTurn::Frames { next: seq(3), more: true }, 2));
-        assert_eq!(tail.read_into(of_ada, seq(3), 1 << 20, &mut frames), TailTurn::Ended);
-        frames.clear();
-        tail.read_into(of_bob, seq(1), 1 << 20, &mut frames);
-        assert_eq!(frames.len(), 4);
+        let mut runs = Runs::new();
+        let turn = tail.read(of_ada, seq(1), 1 << 20, &mut runs);
+        assert_eq!((turn, runs.bytes()), (TailTurn::Records { next: seq(3), more: true }, bytes(1..=2)));
+        assert_eq!(tail.read(of_ada, seq(3), 1 << 20, &mut runs), TailTurn::Ended);
+        runs.clear();
+        tail.read(of_bob, seq(1), 1 << 20, &mut runs);
+        assert_eq!(runs.bytes(), bytes(1..=4));
     }
 
     #[test]
@@ -414,7 +379,7 @@ mod tests {
         tail.end_membership(|_| true, Seq::FIRST);
         assert_eq!(due(&ada), [3]);
         assert_eq!(tail.until(attachment), Some(Seq::FIRST));
-        assert_eq!(tail.read(attachment, Seq::FIRST, 100), TailRead::Ended);
+        assert_eq!(tail.read(attachment, Seq::FIRST, 100, &mut Runs::new()), TailTurn::Ended);
     }
 
     #[test]

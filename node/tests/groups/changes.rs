@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use shoal_node::{
-    delivery::{Signal, TailRead},
+    delivery::{Runs, Signal, TailTurn},
     group::{Follow, From},
 };
 use shoal_protocol::{Code, GroupId, Seq, wire};
@@ -124,10 +124,10 @@ async fn nothing_of_a_removed_member_follows_the_removal_and_nothing_more_reache
     assert_eq!(refused(&world.publish(group, &bob, 3, "hello?").await).0, Code::NotMember);
     let mut watermark = followed.from;
     loop {
-        match followed.tail.read(followed.attachment, watermark, usize::MAX) {
-            TailRead::Frames { next, .. } => watermark = next,
+        match followed.tail.read(followed.attachment, watermark, usize::MAX, &mut Runs::new()) {
+            TailTurn::Records { next, .. } => watermark = next,
             end => {
-                assert_eq!(end, TailRead::Ended);
+                assert_eq!(end, TailTurn::Ended);
                 break;
             }
         }
