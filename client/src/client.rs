@@ -240,7 +240,9 @@ impl Client {
         let (sender, receiver) = mpsc::channel(SIGNALS_MAX);
         let closed = matches!(*self.shared().state.borrow(), State::Closed { .. });
         if !closed {
-            lock(&self.shared().signals).push(sender);
+            let mut listeners = lock(&self.shared().signals);
+            listeners.retain(|listener| !listener.is_closed());
+            listeners.push(sender);
         }
         Signals { receiver }
     }
