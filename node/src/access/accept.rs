@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Shared, pace::Pace, session};
+use super::{Shared, session};
 use crate::config::AccessLimits;
 
 /// What to do with a connection attempt.
@@ -68,7 +68,7 @@ impl Drop for Newcomer {
 
 /// Accepts connections on one endpoint until it is closed, and then waits for their sessions.
 pub(super) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
-    let pace = Pace::new(shared.limits.accepts_per_second, shared.limits.accept_burst);
+    let pace = &shared.accept_pace;
     let mut connections = JoinSet::new();
     // A check that is passed is the permit for the next one.
     let mut not_before = pace.check().err();

@@ -94,6 +94,7 @@ use crate::{
 };
 use accept::Newcomers;
 use delivered::Delivered;
+use pace::Pace;
 use registry::Registry;
 use session::{Order, Session};
 pub(crate) use transport::Transport;
@@ -133,6 +134,7 @@ struct Shared {
     random: Mutex<StdRng>,
     sessions: Registry<Session>,
     newcomers: Newcomers,
+    accept_pace: Pace,
     delivered: Delivered,
     grace_ms: AtomicU32,
 }
@@ -209,6 +211,7 @@ impl Shared {
         let limits = Arc::new(parts.limits);
         Self {
             pages: Arc::new(Pages::new(Arc::clone(&parts.store), &limits, Arc::clone(&parts.metrics))),
+            accept_pace: Pace::new(limits.accepts_per_second, limits.accept_burst),
             sessions: Registry::new(limits.sessions_max, limits.sessions_per_user_max),
             delivered: Delivered::new(
                 limits.delivered_pending_max,
