@@ -132,25 +132,42 @@ impl Registered for Session {
 /// Lives through a session, or finds out that there is none.
 pub(super) async fn run(shared: Arc<Shared>, connecting: Connecting, newcomer: Newcomer) {
     // What a hello takes is not kept for the session's life.
-    let Some((session, control)) = Box::pin(begin(&shared, connecting)).await else { return };
+    let Some((present, control)) = Box::pin(begin(&shared, connecting)).await else { return };
     drop(newcomer);
-    shared.metrics.sessions.inc();
-    shared.metrics.sessions_opened.inc();
-    let end = control.run().await;
-    shared.sessions.remove(&session);
-    let why = match end {
+    let why = match control.run().await {
         End::Lost(error) => Refusal::new(Code::None, error.to_string()),
         End::Closed(why) => why,
     };
+    let session = &present.session;
     session.connection.close(wire_code(why.code), why.reason.as_bytes());
-    session.deliveries.close();
-    shared.metrics.sessions.dec();
     shared.metrics.sessions_ended.inc(why.code);
     tracing::debug!(user = %session.user(), device = %session.device, code = %why.code, "session ended: {}", why.reason);
 }
 
+/// A session that was let in; it is out when this is dropped, however its task ends.
+struct Present {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+}
+
+impl Present {
+    fn new(shared: &Arc<Shared>, session: Arc<Session>) -> Self {
+        shared.metrics.sessions.inc();
+        shared.metrics.sessions_opened.inc();
+        Self { shared: Arc::clone(shared), session }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.session.deliveries.close();
+        self.shared.sessions.remove(&self.session);
+        self.shared.metrics.sessions.dec();
+    }
+}
+
 /// Handshake and hello, in the time there is for them.
-async fn begin(shared: &Arc<Shared>, connecting: Connecting) -> Option<(Arc<Session>, Control)> {
+async fn begin(shared: &Arc<Shared>, connecting: Connecting) -> Option<(Present, Control)> {
     let hello_until = tokio::time::Instant::now() + shared.limits.hello();
     let connection = match tokio::time::timeout_at(hello_until, connecting).await {
         Ok(Ok(connection)) => connection,
@@ -178,10 +195,11 @@ fn admit(
     shared: &Arc<Shared>,
     connection: Connection,
     greeting: Greeting,
-) -> Result<(Arc<Session>, Control), Refusal> {
+) -> Result<(Present, Control), Refusal> {
     let follows = greeting.hello.follows.iter().map(super::follows::parse).collect::<Result<Vec<_>, _>>()?;
     let session = Arc::new(Session::new(shared, connection, &greeting.identity));
     let replaced = shared.sessions.admit(&session)?;
+    let present = Present::new(shared, Arc::clone(&session));
     let welcome = hello::welcome(shared, &session, &greeting.identity);
     tracing::debug!(user = %session.user(), device = %session.device, agent = greeting.hello.agent, "session began");
     let mut control = Control::new(Arc::clone(shared), Arc::clone(&session), greeting);
@@ -193,7 +211,7 @@ fn admit(
         replaced.order(Order::Replaced);
         control.notify(replacement(&session));
     }
-    Ok((session, control))
+    Ok((present, control))
 }
 
 /// Tells the user's other sessions that one of them began in place of another.
