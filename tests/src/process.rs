@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{OnceLock, mpsc},
@@ -55,14 +56,14 @@ impl Machine {
         let mut machine = Self {
             dir: tempfile::tempdir().expect("a temporary folder"),
             node: None,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: lasting_address(),
             settings: settings.iter().map(ToString::to_string).collect(),
         };
         machine.up();
         machine
     }
 
-    /// Where clients reach it, also after a restart.
+    /// Where clients reach it, while it is down and after a restart too.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.listen
@@ -154,6 +155,15 @@ impl Drop for Machine {
             let _ = node.child.wait();
         }
     }
+}
+
+/// An address below those that systems give to whoever asks for any: nobody gets it while the node
+/// is down.
+fn lasting_address() -> SocketAddr {
+    const PORTS: Range<u16> = 10_000..32_000;
+    let is_free = |address: &SocketAddr| UdpSocket::bind(address).is_ok();
+    let mut addresses = std::iter::repeat_with(|| (Ipv4Addr::LOCALHOST, rand::random_range(PORTS)).into());
+    addresses.find(is_free).expect("it goes on until one is free")
 }
 
 fn first_line(child: &mut Child) -> String {

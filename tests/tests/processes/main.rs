@@ -1,0 +1,8 @@
+//! The binary `shoal` with clients of its own library, as an operator and their users have it:
+//! killed, restarted, talked through.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod chat;
+
+mod load;
