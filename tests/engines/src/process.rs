@@ -1,0 +1,132 @@
+//! A server's process, and its end.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than any server here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the server below a shell that kills it, and removes its folder, once the pipe to whoever
+/// started it is closed: even a test that is killed leaves nothing behind. The shell ends with the server, and as it did.
+const GUARD: &str = r#"
+dir=$1
+shift
+exec 3<&0
+"$@" </dev/null >&2 3<&- &
+server=$!
+echo $server
+exec >&-
+(
+    read -r _ <&3
+    kill -KILL $server
+    # What it has forked may write for a moment yet.
+    until rm -rf "$dir"; do sleep 0.1; done
+) >/dev/null 2>&1 &
+watcher=$!
+wait $server
+code=$?
+kill $watcher
+exit $code
+"#;
+
+/// Whom a server runs as.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Process {
+    guard: Child,
+    server: Pid,
+}
+
+impl Process {
+    /// Starts a server that keeps its files in `dir`; its output goes to the `log` there.
+    pub(crate) fn start(program: &Path, arguments: &[String], user: Option<User>, dir: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "sh"]).arg(dir).arg(program).args(arguments);
+        if let Some(User { uid, gid }) = user {
+            command.gid(gid).uid(uid);
+        }
+        let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log");
+        let mut guard = command
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("sh is there");
+        let mut pid = String::new();
+        let stdout = guard.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut pid).expect("sh says the server's id");
+        let server = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
+        Self { guard, server }
+    }
+
+    /// Has it ended, and did all go well?
+    pub(crate) fn ended(&mut self) -> Option<bool> {
+        self.guard.try_wait().expect("a child can be asked").map(|status| status.success())
+    }
+
+    /// Sends a signal; one that has ended takes none.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = kill_process(self.server, signal);
+    }
+
+    /// Waits until it has ended after a signal.
+    pub(crate) fn wait(mut self) {
+        wait_for("the server's end", || self.ended().is_some());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        // It ends once the server that it then kills has.
+        let _ = self.guard.wait();
+    }
+}
+
+/// Waits until `is_so`.
+pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come in {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What a server with its files in `dir` has said.
+pub(crate) fn said(dir: &Path) -> String {
+    fs::read_to_string(dir.join("log")).unwrap_or_default()
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// A program on the path or in one of these folders.
+pub(crate) fn find(program: &str, folders: &[PathBuf], package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(folders.iter().cloned())
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{program} is missing: apt-get install {package}"))
+}
