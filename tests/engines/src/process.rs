@@ -17,7 +17,8 @@ use rustix::process::{Pid, Signal, kill_process};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the server below a shell that kills it, and removes its folder, once the pipe to whoever
-/// started it is closed: even a test that is killed leaves nothing behind. The shell ends with the server, and as it did.
+/// started it is closed: even a test that is killed leaves nothing behind. The shell ends with the
+/// server, and as it did.
 const GUARD: &str = r#"
 dir=$1
 shift
@@ -30,7 +31,7 @@ exec >&-
     read -r _ <&3
     kill -KILL $server
     # What it has forked may write for a moment yet.
-    until rm -rf "$dir"; do sleep 0.1; done
+    for _ in 1 2 3 4 5 6 7 8 9; do rm -rf "$dir" && break; sleep 0.2; done
 ) >/dev/null 2>&1 &
 watcher=$!
 wait $server

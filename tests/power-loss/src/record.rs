@@ -31,7 +31,8 @@ pub(crate) struct Recorder {
     acks: Vec<u8>,
     ignore_sync: Option<Vec<u8>>,
     space: Option<usize>,
-    fail_sync: Option<u64>,
+    /// Of which files, and how many syncs are left before the one that fails.
+    fail_sync: Option<(Vec<u8>, u64)>,
     syncs: u64,
 }
 
@@ -51,6 +52,12 @@ fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+fn fail_sync() -> Option<(Vec<u8>, u64)> {
+    let which = std::env::var("POWER_LOSS_FAIL_SYNC").ok()?;
+    let (suffix, number) = which.rsplit_once(':')?;
+    Some((suffix.into(), number.parse().ok()?))
+}
+
 impl Recorder {
     fn from_environment() -> Option<Self> {
         let root = variable("POWER_LOSS_ROOT")?;
@@ -65,7 +72,7 @@ impl Recorder {
             acks: variable("POWER_LOSS_ACKS").unwrap_or_default(),
             ignore_sync: variable("POWER_LOSS_IGNORE_SYNC"),
             space: number("POWER_LOSS_SPACE"),
-            fail_sync: number("POWER_LOSS_FAIL_SYNC"),
+            fail_sync: fail_sync(),
             syncs: 0,
         })
     }
@@ -119,8 +126,8 @@ impl Recorder {
     }
 
     pub(crate) fn fails_sync(&mut self, path: &[u8]) -> bool {
-        let Some(left) = &mut self.fail_sync else { return false };
-        if !path.ends_with(b".jnl") {
+        let Some((suffix, left)) = &mut self.fail_sync else { return false };
+        if !path.ends_with(suffix) {
             return false;
         }
         let fails = *left == 0;
