@@ -1,7 +1,9 @@
-//! Tells the witness of a commit and then acknowledges it, while the next commit is under way.
+//! Tells the witness of each commit, in a thread of its own: of a small one while the committer
+//! writes it to the journal; of a big one when it is there, and while the next one is written. Such
+//! a one is then acknowledged here.
 //!
-//! With nothing else waiting, the thread that committed does it itself, which saves a lone append
-//! the way through another thread.
+//! Commits come in the order of their numbers, and one begins only when the journal has the one
+//! before. So whatever the witness holds, the journal has all but the last of it.
 
 use std::{
     sync::{
@@ -19,51 +21,69 @@ use super::{
 /// Commits that wait for the witness. It is quicker than they are: one waits, if any.
 const COMMITS_MAX: usize = 2;
 
-/// A durable batch whose acknowledgements are due.
-#[derive(Debug)]
-pub(super) struct Committed {
-    pub(super) number: u64,
-    pub(super) replies: Vec<Reply>,
-}
-
 /// The committer's end of it.
 pub(super) struct Acknowledger {
-    witnessing: Arc<Witnessing>,
-    commits: Option<SyncSender<Committed>>,
+    teller: Arc<Teller>,
+    commits: Option<SyncSender<Commit>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Witnessing {
-    witness: Mutex<Witnessed>,
+/// The witness is being told of a whole commit.
+pub(super) struct Witnessing {
+    told: Receiver<Result<(), Failure>>,
     stopped: Stopped,
 }
 
-struct Witnessed {
-    witness: Witness,
-    commit: u64,
+/// A commit that the witness is to be told of.
+struct Commit {
+    number: u64,
+    /// Encoded; none where the journal has it already.
+    operations: Vec<u8>,
+    waiting: Waiting,
+}
+
+enum Waiting {
+    Replies(Vec<Reply>),
+    Committer(SyncSender<Result<(), Failure>>),
+}
+
+struct Teller {
+    witness: Mutex<Witness>,
+    stopped: Stopped,
 }
 
 impl Acknowledger {
-    /// Begins after `commit`, which the witness has.
-    pub(super) fn start(witness: Witness, commit: u64, stopped: Stopped) -> std::io::Result<Self> {
-        let witness = Mutex::new(Witnessed { witness, commit });
-        let witnessing = Arc::new(Witnessing { witness, stopped });
+    pub(super) fn start(witness: Witness, stopped: Stopped) -> std::io::Result<Self> {
+        let teller = Arc::new(Teller { witness: Mutex::new(witness), stopped });
         let (commits, receiver) = sync_channel(COMMITS_MAX);
         let thread = std::thread::Builder::new().name("shoal-store-ack".into()).spawn({
-            let witnessing = Arc::clone(&witnessing);
-            move || witnessing.run(&receiver)
+            let teller = Arc::clone(&teller);
+            move || teller.run(&receiver)
         })?;
-        Ok(Self { witnessing, commits: Some(commits), thread: Some(thread) })
+        Ok(Self { teller, commits: Some(commits), thread: Some(thread) })
     }
 
-    /// Busy: the next commit should not wait for this one's witness.
-    pub(super) fn acknowledge(&self, committed: Committed, is_busy: bool) {
-        let commits = self.commits.as_ref().expect("the channel is closed by drop alone");
+    /// Begins to tell the witness of a commit that is about to be written to the journal.
+    pub(super) fn witness(&self, number: u64, operations: Vec<u8>) -> Witnessing {
+        let (teller, told) = sync_channel(1);
+        // Where its thread is gone, so is the sender, and waiting ends at once.
+        drop(self.commits().send(Commit { number, operations, waiting: Waiting::Committer(teller) }));
+        Witnessing { told, stopped: Arc::clone(&self.teller.stopped) }
+    }
+
+    /// Answers once the witness knows of a commit that the journal has. Busy: the next one should
+    /// not wait for this one's witness; otherwise the way through another thread is saved.
+    pub(super) fn acknowledge(&self, number: u64, replies: Vec<Reply>, is_busy: bool) {
+        let commit = Commit { number, operations: Vec::new(), waiting: Waiting::Replies(replies) };
         let unsent =
-            if is_busy { commits.send(committed).map_err(|unsent| unsent.0).err() } else { Some(committed) };
-        if let Some(committed) = unsent {
-            self.witnessing.acknowledge(vec![committed]);
+            if is_busy { self.commits().send(commit).map_err(|unsent| unsent.0).err() } else { Some(commit) };
+        if let Some(commit) = unsent {
+            self.teller.tell(vec![commit]);
         }
+    }
+
+    fn commits(&self) -> &SyncSender<Commit> {
+        self.commits.as_ref().expect("the channel is closed by drop alone")
     }
 }
 
@@ -78,36 +98,47 @@ impl Drop for Acknowledger {
 }
 
 impl Witnessing {
-    fn run(&self, commits: &Receiver<Committed>) {
+    pub(super) fn wait(self) -> Result<(), Failure> {
+        let gone = |_| Failure::unwitnessed(stop(&self.stopped, "the thread that witnesses is gone"));
+        self.told.recv().map_err(gone)?
+    }
+}
+
+impl Teller {
+    fn run(&self, commits: &Receiver<Commit>) {
         let _stops_on_panic = StopsOnPanic(Arc::clone(&self.stopped));
         while let Ok(first) = commits.recv() {
-            self.acknowledge([first].into_iter().chain(commits.try_iter()).collect());
+            self.tell([first].into_iter().chain(commits.try_iter()).collect());
         }
     }
 
-    fn acknowledge(&self, commits: Vec<Committed>) {
-        let last = commits.iter().map(|committed| committed.number).max().unwrap_or(0);
-        let witnessed = self.witness(last);
-        for reply in commits.into_iter().flat_map(|committed| committed.replies) {
-            reply.send(witnessed.as_ref().copied());
+    /// The last one speaks for those before it.
+    fn tell(&self, commits: Vec<Commit>) {
+        let told = commits.last().map_or(Ok(()), |last| self.witness(last));
+        for commit in commits {
+            match commit.waiting {
+                Waiting::Replies(replies) => {
+                    replies.into_iter().for_each(|reply| reply.send(told.as_ref().copied()));
+                }
+                // It waits for as long as its thread lives.
+                Waiting::Committer(committer) => drop(committer.send(told.clone())),
+            }
         }
     }
 
-    fn witness(&self, number: u64) -> Result<(), Failure> {
-        let mut witnessed = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
-        if number <= witnessed.commit {
+    fn witness(&self, Commit { number, operations, .. }: &Commit) -> Result<(), Failure> {
+        let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        if witness.has(*number) {
             return Ok(());
         }
         if let Some(error) = self.stopped.get() {
             return Err(Failure::unwitnessed(error.clone()));
         }
-        witnessed.witness.record(number).map_err(|error| {
+        witness.record(*number, operations).map_err(|error| {
             Failure::unwitnessed(stop(
                 &self.stopped,
                 &format!("the witness did not take commit {number}: {error}"),
             ))
-        })?;
-        witnessed.commit = number;
-        Ok(())
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The one thread that writes: it gathers what waits, over all groups, checks each against its
 //! group's epoch and tail, writes one batch and syncs it once. What comes meanwhile is the next
-//! batch. [`super::acknowledger`] tells the witness, and then whoever waits.
+//! batch. [`super::acknowledger`] tells the witness: of a small batch side by side with its sync,
+//! of a big one after it, while the next one is written.
 
 use std::{
     sync::{
@@ -17,9 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     AppendError, Create, CursorRaise, GroupRow, Setting, StoreError,
-    acknowledger::{Acknowledger, Committed},
+    acknowledger::{Acknowledger, Witnessing},
     encode::Encoded,
     staged::Staged,
+    witness::OPERATIONS_BYTES_MAX,
 };
 use crate::ops::Metrics;
 
@@ -62,7 +64,16 @@ pub(super) struct Committer {
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// Where a batch is durable.
+enum Durable {
+    /// In the journal, and the witness has yet to be told that it has got as far as this commit.
+    Journaled(u64),
+    /// In both.
+    Witnessed,
+}
+
 /// Why a batch was not acknowledged.
+#[derive(Debug, Clone)]
 pub(super) struct Failure {
     error: StoreError,
     /// Is it certain that nothing of it was written?
@@ -80,9 +91,10 @@ impl Committer {
             self.metrics.commit_seconds.observe(began.elapsed());
             self.metrics.commit_writes.observe_size(replies.len() as u64);
             match outcome {
-                Ok(number) => {
+                Ok(Durable::Witnessed) => replies.into_iter().for_each(|reply| reply.send(Ok(()))),
+                Ok(Durable::Journaled(number)) => {
                     let is_busy = !self.requests.is_empty();
-                    self.acknowledger.acknowledge(Committed { number, replies }, is_busy);
+                    self.acknowledger.acknowledge(number, replies, is_busy);
                 }
                 Err(failure) => replies.into_iter().for_each(|reply| reply.send(Err(&failure))),
             }
@@ -114,27 +126,32 @@ impl Committer {
         }
     }
 
-    /// The number of the commit after which the batch's answers hold.
-    fn commit(&mut self) -> Result<u64, Failure> {
+    fn commit(&mut self) -> Result<Durable, Failure> {
         let last = self.commits.load(Ordering::Relaxed);
         if let Some(error) = self.stopped.get() {
             self.staged.forget();
             return Err(Failure { error: error.clone(), unwritten: true });
         }
         if self.staged.is_empty() {
-            return Ok(last);
+            return Ok(Durable::Journaled(last));
         }
         let number = last + 1;
-        let batch = self.staged.write(&self.database, &self.keyspace, number);
-        batch.durability(Some(PersistMode::SyncData)).commit().map_err(|error| {
-            // The engine refuses before it writes where an earlier write of its own has failed.
-            let unwritten = matches!(error, fjall::Error::Poisoned);
+        let operations = self.staged.take(number);
+        let witnessing = operations.encode(OPERATIONS_BYTES_MAX);
+        let witnessing = witnessing.map(|operations| self.acknowledger.witness(number, operations));
+        let batch = operations.into_batch(&self.database, &self.keyspace);
+        let journaled = batch.durability(Some(PersistMode::SyncData)).commit();
+        let witnessed = witnessing.map(Witnessing::wait);
+        journaled.map_err(|error| {
+            // The engine refuses before it writes where an earlier write of its own has failed; but
+            // what the witness holds is written when the store is opened again.
+            let unwritten = witnessed.is_none() && matches!(error, fjall::Error::Poisoned);
             let error = stop(&self.stopped, &format!("commit {number} failed: {error}"));
             Failure { error, unwritten }
         })?;
         self.commits.store(number, Ordering::Relaxed);
         self.staged.keep();
-        Ok(number)
+        witnessed.map_or(Ok(Durable::Journaled(number)), |witnessed| witnessed.map(|()| Durable::Witnessed))
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     codec::{self, FORMAT, Identity, Key},
     encode,
     open::{CREATION, Folder, KEYSPACE, OpenError, engine},
-    witness::{Testimony, Witness},
+    witness::Witness,
 };
 use crate::config::StoreLimits;
 
@@ -28,8 +28,7 @@ impl Folder {
         write_creation(&database, store, limits).map_err(|error| self.engine_failed(error))?;
         drop(database);
         sync_tree(&new).map_err(self.failed(&new))?;
-        let testimony = Testimony { store, commit: CREATION };
-        Witness::create(&self.witness, testimony).map_err(self.failed(&self.witness))?;
+        Witness::create(&self.witness, store, CREATION).map_err(self.failed(&self.witness))?;
         self.sync_dir(&self.dir)?;
         fs::rename(&new, &self.engine).map_err(self.failed(&self.engine))?;
         self.sync_dir(&self.dir)?;

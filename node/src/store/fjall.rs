@@ -77,7 +77,7 @@ impl FjallStore {
             staged: Staged::new(database.clone(), keyspace.clone(), limits.active_groups_max),
             database: database.clone(),
             keyspace: keyspace.clone(),
-            acknowledger: Acknowledger::start(witness, commit, Arc::clone(&stopped)).map_err(failed)?,
+            acknowledger: Acknowledger::start(witness, Arc::clone(&stopped)).map_err(failed)?,
             commits: Arc::clone(&commits),
             stopped: Arc::clone(&stopped),
             metrics: Arc::clone(&metrics),

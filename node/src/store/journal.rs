@@ -152,7 +152,8 @@ impl<R: Read> BatchReader<R> {
 pub(super) enum Verdict {
     /// They are whole.
     Whole,
-    /// The last one ends with a commit that was never acknowledged: cut it there.
+    /// The last one ends with a commit that was never acknowledged, or that the witness holds
+    /// whole: cut it there.
     TornEnd {
         /// Where.
         at: u64,
@@ -174,8 +175,8 @@ pub(super) enum Verdict {
     },
 }
 
-/// Judges all journals, by ascending number, against the witness's commit.
-pub(super) fn judge(journals: &[(u64, Scan)], witnessed: u64) -> Verdict {
+/// Judges all journals, by ascending number, against the last commit that nothing else holds.
+pub(super) fn judge(journals: &[(u64, Scan)], needed: u64) -> Verdict {
     let Some(((active, scan), sealed)) = journals.split_last() else { return Verdict::Whole };
     let mut last: Option<(u64, u64)> = None;
     for (journal, sealed) in sealed {
@@ -188,7 +189,7 @@ pub(super) fn judge(journals: &[(u64, Scan)], witnessed: u64) -> Verdict {
         last = commit.map(|commit| (*journal, commit)).or(last);
     }
     let readable = scan.commits.map(|(_, last)| last).or(last.map(|(_, commit)| commit));
-    let lost = readable.is_some_and(|readable| readable < witnessed);
+    let lost = readable.is_some_and(|readable| readable < needed);
     if lost || !continues(last, *active, scan) {
         return Verdict::Damaged { journal: *active, at: scan.whole_bytes, readable };
     }
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_end_is_cut_only_above_the_witness() {
+    fn a_torn_end_is_cut_only_above_what_is_needed() {
         let torn = [(0, scanned(Some((1, 7)), true))];
         assert_eq!(judge(&torn, 7), Verdict::TornEnd { at: 100 });
         assert_eq!(judge(&torn, 6), Verdict::TornEnd { at: 100 });
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_lacks_witnessed_commits_is_damaged_even_if_it_ends_cleanly() {
+    fn a_journal_that_lacks_needed_commits_is_damaged_even_if_it_ends_cleanly() {
         let short = [(0, scanned(Some((1, 7)), false))];
         assert_eq!(judge(&short, 7), Verdict::Whole);
         assert_eq!(judge(&short, 9), Verdict::Damaged { journal: 0, at: 100, readable: Some(7) });

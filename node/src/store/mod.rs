@@ -16,6 +16,8 @@ mod staged;
 
 mod encode;
 
+mod operations;
+
 mod codec;
 
 mod engine;
@@ -25,6 +27,8 @@ mod open;
 mod create;
 
 mod settle;
+
+mod standing;
 
 mod journal;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock          held by the process that has the store open
-//! witness       the number of the last acknowledged commit
+//! witness       the last commit, or its number at least
 //! engine/       the embedded database
 //! accept-loss   put there by an operator: go on with what there is
 //! damaged/      what was cut off a journal, for whoever wants to look
@@ -15,13 +15,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
 use super::{
     StoreError,
     codec::{self, FORMAT, Identity},
     manifest,
-    witness::{Testimony, Witness},
+    operations::Operations,
+    standing::{Standing, standing},
+    witness::{self, Testimony, Unreadable, Witness},
 };
 use crate::config::StoreLimits;
 
@@ -66,12 +68,14 @@ pub enum OpenError {
         what: String,
     },
     /// Written by another version.
-    #[error("{} was written in format {found}; this node reads format {FORMAT}", dir.display())]
+    #[error("{} was written in format {found}; this node reads format {known}", path.display())]
     Format {
-        /// The store's folder.
-        dir: PathBuf,
+        /// The store's folder, or the file in it.
+        path: PathBuf,
         /// Its format.
         found: u32,
+        /// The one that would be read.
+        known: u32,
     },
 }
 
@@ -102,19 +106,20 @@ pub(super) fn open(dir: &Path, limits: &StoreLimits) -> Result<Opened, OpenError
     fs::create_dir_all(dir).map_err(folder.failed(dir))?;
     let lock = folder.lock()?;
     let accepted = folder.accept.exists();
-    let testimony = folder.testimony(accepted)?;
-    let nothing_acknowledged = testimony.is_none_or(|testimony| testimony.commit <= CREATION);
+    let witness = folder.witness(accepted)?;
+    let nothing_acknowledged = witness.as_ref().is_none_or(|(_, testimony)| testimony.commit <= CREATION);
     if !folder.engine.exists() && (nothing_acknowledged || accepted) {
         folder.create(limits)?;
-        return folder.open(limits, lock, Witness::read(&folder.witness).ok().flatten(), accepted);
+        return folder.open(limits, lock, folder.witness(false)?, accepted);
     }
     // A witness is made before its store, so that one without is never one that was only begun.
-    if testimony.is_none() && !accepted {
+    if witness.is_none() && !accepted {
         return Err(folder.damage("the file witness, which says what was acknowledged, is missing"));
     }
     folder.check_parts()?;
-    folder.settle_journals(testimony.map_or(u64::MAX, |testimony| testimony.commit), accepted)?;
-    folder.open(limits, lock, testimony, accepted)
+    let needed = witness.as_ref().map_or(u64::MAX, |(_, testimony)| testimony.journaled());
+    folder.settle_journals(needed, accepted)?;
+    folder.open(limits, lock, witness, accepted)
 }
 
 impl Folder {
@@ -148,14 +153,20 @@ impl Folder {
         }
     }
 
-    /// What the witness says; none where there is no witness.
-    fn testimony(&self, accepted: bool) -> Result<Option<Testimony>, OpenError> {
-        match Witness::read(&self.witness) {
-            Ok(Some(testimony)) => Ok(Some(testimony)),
-            Ok(None) if accepted => Ok(None),
-            Ok(None) => Err(self.damage("the file witness, which says what was acknowledged, is unreadable")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(&self.witness)(error)),
+    /// The witness and what it says; none where there is none.
+    fn witness(&self, accepted: bool) -> Result<Option<(Witness, Testimony)>, OpenError> {
+        match Witness::open(&self.witness) {
+            Ok(witness) => Ok(Some(witness)),
+            Err(Unreadable::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(Unreadable::Io(error)) => Err(self.failed(&self.witness)(error)),
+            Err(Unreadable::Format(found)) => {
+                let (found, known) = (found.into(), witness::FORMAT.into());
+                Err(OpenError::Format { path: self.witness.clone(), found, known })
+            }
+            Err(Unreadable::Damaged) if accepted => Ok(None),
+            Err(Unreadable::Damaged) => {
+                Err(self.damage("the file witness, which says what was acknowledged, is unreadable"))
+            }
         }
     }
 
@@ -180,7 +191,7 @@ impl Folder {
         &self,
         limits: &StoreLimits,
         lock: File,
-        testimony: Option<Testimony>,
+        witness: Option<(Witness, Testimony)>,
         accepted: bool,
     ) -> Result<Opened, OpenError> {
         let (database, keyspace) = self.open_engine(limits)?;
@@ -188,20 +199,25 @@ impl Folder {
         let identity: Identity =
             codec::decode(codec::IDENTITY_KEY, &identity).map_err(|error| self.damage(error.to_string()))?;
         if identity.format != FORMAT {
-            return Err(OpenError::Format { dir: self.dir.clone(), found: identity.format });
+            return Err(OpenError::Format { path: self.dir.clone(), found: identity.format, known: FORMAT });
         }
-        let commit = self.meta(&database, &keyspace, codec::COMMIT_KEY)?;
-        let commit = commit
-            .try_into()
-            .map(u64::from_le_bytes)
-            .map_err(|_| self.damage("the last commit has no number"))?;
-        let loss = loss(testimony, Testimony { store: identity.id, commit });
-        let mut witness = match loss {
-            Some(what) if !accepted => return Err(self.damage(what)),
-            Some(what) => self.accept(&what, Testimony { store: identity.id, commit })?,
-            None => Witness::open(&self.witness, identity.id).map_err(self.failed(&self.witness))?,
+        let held = self.last_commit(&database, &keyspace)?;
+        let (mut witness, commit) = match witness {
+            Some((witness, testimony)) => match standing(testimony, identity.id, held) {
+                Standing::Whole => (witness, held),
+                Standing::OneShort(operations) => {
+                    (witness, self.write_again(&database, &keyspace, operations)?)
+                }
+                Standing::Lost(what) => (self.accept(accepted, &what, identity.id, held)?, held),
+            },
+            None => {
+                let what = format!("the file witness is missing, and the store holds commits up to {held}");
+                (self.accept(accepted, &what, identity.id, held)?, held)
+            }
         };
-        witness.record(commit).map_err(self.failed(&self.witness))?;
+        if !witness.has(commit) {
+            witness.record(commit, &[]).map_err(self.failed(&self.witness))?;
+        }
         if accepted {
             fs::remove_file(&self.accept).map_err(self.failed(&self.accept))?;
         }
@@ -209,9 +225,27 @@ impl Folder {
         Ok(Opened { database, keyspace, witness, commit, lock })
     }
 
-    fn accept(&self, what: &str, testimony: Testimony) -> Result<Witness, OpenError> {
-        tracing::error!(what, "a loss is accepted: the store goes on at commit {}", testimony.commit);
-        Witness::create(&self.witness, testimony).map_err(self.failed(&self.witness))
+    /// The last commit, which the witness holds and the engine lacks.
+    fn write_again(
+        &self,
+        database: &Database,
+        keyspace: &Keyspace,
+        operations: Operations,
+    ) -> Result<u64, OpenError> {
+        let batch = operations.into_batch(database, keyspace).durability(Some(PersistMode::SyncData));
+        batch.commit().map_err(|error| self.engine_failed(error))?;
+        let commit = self.last_commit(database, keyspace)?;
+        tracing::warn!("commit {commit} was missing; the witness held it, and it is written again");
+        Ok(commit)
+    }
+
+    /// A loss, if the operator has accepted it.
+    fn accept(&self, accepted: bool, what: &str, store: u64, commit: u64) -> Result<Witness, OpenError> {
+        if !accepted {
+            return Err(self.damage(what));
+        }
+        tracing::error!(what, "a loss is accepted: the store goes on at commit {commit}");
+        Witness::create(&self.witness, store, commit).map_err(self.failed(&self.witness))
     }
 
     fn open_engine(&self, limits: &StoreLimits) -> Result<(Database, Keyspace), OpenError> {
@@ -229,6 +263,11 @@ impl Folder {
         }
     }
 
+    fn last_commit(&self, database: &Database, keyspace: &Keyspace) -> Result<u64, OpenError> {
+        let commit = self.meta(database, keyspace, codec::COMMIT_KEY)?.try_into();
+        commit.map(u64::from_le_bytes).map_err(|_| self.damage("the last commit has no number"))
+    }
+
     fn meta(&self, database: &Database, keyspace: &Keyspace, key: &[u8]) -> Result<Vec<u8>, OpenError> {
         let read = || {
             let sealed = database.snapshot().get(keyspace, key).map_err(super::engine::read_error)?;
@@ -237,24 +276,6 @@ impl Folder {
             codec::unseal(key, &sealed).map(<[u8]>::to_vec)
         };
         read().map_err(|error| self.damage(error.to_string()))
-    }
-}
-
-/// What the witness knows of that the store does not hold.
-fn loss(witness: Option<Testimony>, store: Testimony) -> Option<String> {
-    match witness {
-        None if store.commit <= CREATION => Some("it was never used".into()),
-        None => {
-            Some(format!("the file witness is missing, and the store holds commits up to {}", store.commit))
-        }
-        Some(witness) if witness.store != store.store => {
-            Some(format!("the file witness is that of another store ({:016x})", witness.store))
-        }
-        Some(witness) if witness.commit > store.commit => Some(format!(
-            "commits up to {} were acknowledged, and it ends at {}",
-            witness.commit, store.commit
-        )),
-        Some(_) => None,
     }
 }
 

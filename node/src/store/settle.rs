@@ -13,12 +13,16 @@ use super::{
 };
 
 impl Folder {
-    pub(super) fn settle_journals(&self, witnessed: u64, accepted: bool) -> Result<(), OpenError> {
+    /// `needed` is the last commit that nothing but the engine holds.
+    pub(super) fn settle_journals(&self, needed: u64, accepted: bool) -> Result<(), OpenError> {
         let journals = self.journals()?;
-        match journal::judge(&journals, witnessed) {
+        match journal::judge(&journals, needed) {
             Verdict::Whole => Ok(()),
             Verdict::TornEnd { at } => {
-                tracing::info!(at, "a commit that was never acknowledged is cut off the journal");
+                tracing::info!(
+                    at,
+                    "a torn commit is cut off the journal: never acknowledged, or in the witness"
+                );
                 self.cut_last(&journals, at)
             }
             Verdict::UnknownEnd { at } => {
@@ -36,7 +40,7 @@ impl Folder {
             Verdict::Damaged { journal, at, readable } => {
                 let readable = readable.map_or_else(String::new, |commit| format!(" after commit {commit}"));
                 Err(self.damage(format!(
-                    "engine/{journal}.jnl cannot be read from byte {at} on{readable}, and commits up to {witnessed} \
+                    "engine/{journal}.jnl cannot be read from byte {at} on{readable}, and commits up to {needed} \
                      were acknowledged"
                 )))
             }
@@ -97,7 +101,7 @@ impl Folder {
 }
 
 /// Lets go of what the machine remembers of a file, so that reading it reads the disk.
-fn reread(path: &Path) -> io::Result<()> {
+pub(super) fn reread(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     file.sync_all()?;
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(Into::into)

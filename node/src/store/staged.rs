@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, OwnedWriteBatch, Readable as _, Slice};
+use fjall::{Database, Keyspace, Readable as _, Slice};
 use quick_cache::unsync::Cache;
 use shoal_protocol::{GroupId, Seq};
 
@@ -13,6 +13,7 @@ use super::{
     codec::{self, Key, StoredGroup},
     encode::{self, Encoded, Pair, Row},
     engine,
+    operations::Operations,
 };
 
 /// What an append is checked against.
@@ -139,27 +140,19 @@ impl Staged {
         Ok(Ok(version))
     }
 
-    /// The batch, with its number in it.
-    pub(super) fn write(&mut self, database: &Database, keyspace: &Keyspace, number: u64) -> OwnedWriteBatch {
+    /// What is to be committed, with its number in it.
+    pub(super) fn take(&mut self, number: u64) -> Operations {
         let commit = Key::table_free(codec::COMMIT_KEY);
         self.put(encode::put(commit, number.to_le_bytes().to_vec()));
         if self.redacts {
             let rows = &self.rows;
             self.records.retain(|(key, _)| !rows.contains_key(key.as_ref()));
         }
-        let mut batch =
-            OwnedWriteBatch::with_capacity(database.clone(), self.records.len() + self.rows.len());
-        for (key, value) in self.records.drain(..) {
-            batch.insert(keyspace, key, value);
-        }
-        for (key, value) in std::mem::take(&mut self.rows) {
-            match value {
-                Some(value) => batch.insert(keyspace, Slice::from(key.into_bytes()), Slice::from(value)),
-                None => batch.remove(keyspace, Slice::from(key.into_bytes())),
-            }
-        }
         (self.redacts, self.bytes) = (false, 0);
-        batch
+        let records = self.records.drain(..).map(|(key, value)| (key, Some(value)));
+        let rows = std::mem::take(&mut self.rows).into_iter();
+        let rows = rows.map(|(key, value)| (key.into_bytes().into(), value.map(Slice::from)));
+        records.chain(rows).collect()
     }
 
     /// It is durable: what it left is what the next is checked against.

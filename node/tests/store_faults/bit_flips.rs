@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::workload::{Judgement, Place, Promised, Workload, seed};
 
 const FLIPS: usize = 100;
+const WITNESS_FLIPS: usize = 30;
 /// Bits behind a file's last byte that is not zero flip too.
 const BEYOND_BYTES: usize = 64;
 
@@ -102,4 +103,28 @@ fn a_flipped_bit_is_harmless_or_reported() {
     }
     println!("{harmless} of {FLIPS} flipped bits were harmless, {reported} were reported");
     assert!(reported > FLIPS / 10, "seed {seed}: only {reported} of {FLIPS} were reported");
+}
+
+#[test]
+fn a_bit_flipped_in_the_witness_is_harmless_while_the_other_slot_and_the_journal_are_whole() {
+    let seed = seed();
+    let workload = Workload::small(seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let place = Place::new();
+    workload.run(&place, &[]);
+    let promised = Promised::of(&place.acks());
+    let files = Files::read(&place.root());
+    let (witness, _) = &files.0["store/witness"];
+    let written: Vec<_> = (0..witness.len()).filter(|at| witness[*at] != 0).collect();
+    assert!(written.len() > 500, "a commit stands in it whole");
+    for _ in 0..WITNESS_FLIPS {
+        let (at, bit) = (written[random.random_range(0..written.len())], 1 << random.random_range(0..8));
+        let copy = Place::new();
+        files.lay_down(&copy.root());
+        flip(&copy.root().join("store/witness"), at as u64, bit);
+        match promised.judge(&copy.root(), &workload) {
+            Judgement::Kept => {}
+            other => panic!("seed {seed}: bit {bit:#x} of byte {at} of the witness: {other:?}"),
+        }
+    }
 }

@@ -37,14 +37,13 @@ fn a_full_disk_stops_the_writing_and_loses_nothing() {
     }
 }
 
-#[test]
-fn a_failed_sync_stops_the_writing_and_loses_nothing_even_if_the_power_goes_then() {
+/// The first syncs are those of the creation.
+fn assert_failed_syncs_lose_nothing(file: &str, first: u64) {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..6 {
         let workload = Workload::small(random.random());
-        // The first ones are those of the creation.
-        let failing = random.random_range(16..60).to_string();
+        let failing = format!("{file}:{}", random.random_range(first..60));
         let (place, promised) = stopped(&workload, ("POWER_LOSS_FAIL_SYNC", &failing));
         let mut disk = Disk::new();
         record::read(&place.log()).iter().for_each(|call| disk.call(call));
@@ -53,4 +52,14 @@ fn a_failed_sync_stops_the_writing_and_loses_nothing_even_if_the_power_goes_then
         disk.crash(&mut random).lay_down(&after.root());
         assert_kept(&promised, &after, &workload, &format!("seed {seed}, sync {failing}, power loss"));
     }
+}
+
+#[test]
+fn a_failed_sync_stops_the_writing_and_loses_nothing_even_if_the_power_goes_then() {
+    assert_failed_syncs_lose_nothing(".jnl", 16);
+}
+
+#[test]
+fn so_does_a_failed_sync_of_the_witness() {
+    assert_failed_syncs_lose_nothing("witness", 8);
 }

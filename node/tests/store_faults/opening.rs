@@ -15,12 +15,16 @@ use shoal_node::{
 };
 use shoal_protocol::Seq;
 
-use super::workload::{Place, group};
+use super::workload::{self, Place, group};
 
 const COMMITS: u64 = 20;
 
 /// A store with one group of one record a commit, closed.
 fn written() -> Place {
+    written_with(b"a record")
+}
+
+fn written_with(record: &'static [u8]) -> Place {
     let place = Place::new();
     block_on(async {
         let store = open(&place.root()).unwrap();
@@ -28,7 +32,7 @@ fn written() -> Place {
         let row = store.activate(group(1), Some(create)).await.unwrap().unwrap();
         let mut expected_tail = row.tail;
         for _ in 0..COMMITS {
-            let changes = Changes { records: vec![Bytes::from_static(b"a record")], ..Changes::default() };
+            let changes = Changes { records: vec![Bytes::from_static(record)], ..Changes::default() };
             store.append(Append { group: group(1), epoch: row.epoch, expected_tail, changes }).await.unwrap();
             expected_tail = expected_tail.next();
         }
@@ -37,7 +41,7 @@ fn written() -> Place {
 }
 
 fn open(root: &Path) -> Result<FjallStore, OpenError> {
-    FjallStore::open(root, &StoreLimits::default())
+    workload::open(root, &StoreLimits::default())
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -45,7 +49,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn records(root: &Path) -> usize {
-    let limit = ReadLimit { records_max: 1000, bytes_max: 1000 };
+    let limit = ReadLimit { records_max: 1000, bytes_max: 1 << 20 };
     block_on(async { open(root).unwrap().read(group(1), Seq::FIRST, limit).await.unwrap().len() })
 }
 
@@ -76,7 +80,8 @@ fn batches(root: &Path) -> Vec<u64> {
 fn one_process_has_it_open() {
     let place = written();
     let held = open(&place.root()).unwrap();
-    assert!(matches!(open(&place.root()), Err(OpenError::Locked(_))));
+    let second = FjallStore::open(&place.root(), &StoreLimits::default());
+    assert!(matches!(second, Err(OpenError::Locked(_))));
     drop(held);
     assert_eq!(records(&place.root()), 20);
 }
@@ -104,6 +109,28 @@ fn an_unreadable_witness_and_that_of_another_store_are_refused() {
     fs::write(&witness, vec![0; 8192]).unwrap();
     assert!(refused(&place.root()).contains("unreadable"));
     fs::write(&witness, own).unwrap();
+    assert_eq!(records(&place.root()), 20);
+}
+
+#[test]
+fn a_witness_of_another_format_is_refused_whatever_is_accepted() {
+    let place = written();
+    let witness = place.root().join("witness");
+    let mut bytes = fs::read(&witness).unwrap();
+    let format = b"witness".len();
+    let own = bytes[format];
+    let slot_bytes = bytes.len() / 2;
+    let mut set_format = |number| {
+        bytes[format] = number;
+        bytes[slot_bytes + format] = number;
+        fs::write(&witness, &bytes).unwrap();
+    };
+    set_format(9);
+    accept(&place.root());
+    let refused = open(&place.root()).unwrap_err();
+    assert!(matches!(refused, OpenError::Format { found: 9, .. }), "{refused:?}");
+    assert!(refused.to_string().contains("witness was written in format 9"), "{refused}");
+    set_format(own);
     assert_eq!(records(&place.root()), 20);
 }
 
@@ -168,22 +195,67 @@ fn a_batch_whose_place_in_the_order_has_changed_is_found() {
     assert_eq!(records(&place.root()), 20);
 }
 
+/// Cuts the journal before the last so many commits.
+fn cut_commits(root: &Path, count: usize) {
+    let batches = batches(root);
+    let file = File::options().write(true).open(journal(root)).unwrap();
+    file.set_len(batches[batches.len() - 1 - count]).unwrap();
+}
+
 #[test]
-fn a_journal_without_its_last_commit_is_found() {
+fn the_last_commit_is_written_again_from_the_witness() {
     let place = written();
-    let batches = batches(&place.root());
-    let file = File::options().write(true).open(journal(&place.root())).unwrap();
-    file.set_len(batches[batches.len() - 2]).unwrap();
+    let whole = batches(&place.root());
+    cut_commits(&place.root(), 1);
+    assert_eq!(records(&place.root()), 20);
+    assert_eq!(batches(&place.root()), whole, "the journal has it again");
+    assert_eq!(records(&place.root()), 20);
+    assert_eq!(batches(&place.root()), whole, "and has it once");
+}
+
+#[test]
+fn a_damaged_last_commit_is_written_again_from_the_witness() {
+    for damaged_at in [0, 3, 40, 90] {
+        let place = written();
+        let batches = batches(&place.root());
+        let file = File::options().write(true).open(journal(&place.root())).unwrap();
+        file.write_all_at(&[0xff], batches[batches.len() - 2] + damaged_at).unwrap();
+        assert_eq!(records(&place.root()), 20, "damaged at {damaged_at}");
+        assert_eq!(records(&place.root()), 20);
+    }
+}
+
+#[test]
+fn a_journal_without_more_than_its_last_commit_is_refused() {
+    let place = written();
+    cut_commits(&place.root(), 2);
+    let said = refused(&place.root());
+    assert!(
+        said.contains("commits up to 21 were acknowledged") && said.contains("after commit 20"),
+        "{said}"
+    );
+    accept(&place.root());
+    assert_eq!(records(&place.root()), 18, "the witness's commit does not follow these, and is not written");
+    assert_eq!(records(&place.root()), 18);
+}
+
+#[test]
+fn a_journal_without_a_last_commit_too_big_for_the_witness_is_refused() {
+    let place = written_with(&[7; 20_000]);
+    cut_commits(&place.root(), 1);
     let said = refused(&place.root());
     assert!(
         said.contains("commits up to 22 were acknowledged") && said.contains("after commit 21"),
         "{said}"
     );
+    accept(&place.root());
+    assert_eq!(records(&place.root()), 19);
 }
 
 /// Changes the database behind the store's back.
 fn tamper(root: &Path, change: impl Fn(&fjall::Keyspace)) {
-    let database = fjall::Database::builder(root.join("engine")).open().unwrap();
+    let open = || fjall::Database::builder(root.join("engine")).open();
+    let database = workload::when_free(open, |error| matches!(error, fjall::Error::Locked)).unwrap();
     change(&database.keyspace("store", fjall::KeyspaceCreateOptions::default).unwrap());
     database.persist(fjall::PersistMode::SyncAll).unwrap();
 }

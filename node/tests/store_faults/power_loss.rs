@@ -76,6 +76,23 @@ fn what_was_acknowledged_survives_a_power_loss_at_any_moment() {
 }
 
 #[test]
+fn commits_told_whole_and_by_number_survive_in_any_mixture() {
+    let seed = seed();
+    let workload = Workload { record_bytes_max: 4_000, memtable_bytes: 1 << 20, ..Workload::small(seed) };
+    let mut random = StdRng::seed_from_u64(seed);
+    let (calls, _place) = recorded(&workload, &[]);
+    let told = |call: &Call| match call {
+        Call::Write { path, data, .. } if path == "/store/witness" => Some(data.len() > 100),
+        _ => None,
+    };
+    let told: Vec<_> = calls.iter().filter_map(told).collect();
+    assert!(told.contains(&true) && told.contains(&false), "seed {seed}: {told:?}");
+    let moments = some_moments(&calls, 60, &mut random);
+    let outcomes = crash_at(&calls, &moments, &workload, &mut random);
+    assert!(outcomes.keys().eq(&["kept"]), "seed {seed}: {outcomes:#?}");
+}
+
+#[test]
 fn without_its_syncs_the_same_test_finds_a_loss() {
     let seed = seed();
     let workload = Workload::small(seed);

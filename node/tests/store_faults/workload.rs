@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -84,6 +85,25 @@ impl Place {
     pub(crate) fn acks(&self) -> PathBuf {
         self.root().with_file_name("acks")
     }
+}
+
+/// Opens a store, or what is in it, that nobody else has. A process that another test has just
+/// started still holds every lock of this one, until it has become another program.
+pub(crate) fn when_free<T, E>(
+    open: impl Fn() -> Result<T, E>,
+    is_locked: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        match open() {
+            Err(error) if is_locked(&error) && Instant::now() < until => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+}
+
+pub(crate) fn open(dir: &Path, limits: &StoreLimits) -> Result<FjallStore, OpenError> {
+    when_free(|| FjallStore::open(dir, limits), |error| matches!(error, OpenError::Locked(_)))
 }
 
 /// Another one each time, unless `SHOAL_SEED` says which; a failure names it.
@@ -221,7 +241,7 @@ impl Promised {
     pub(crate) fn judge(&self, root: &Path, workload: &Workload) -> Judgement {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let store = match FjallStore::open(&store_in(root), &workload.limits()) {
+            let store = match open(&store_in(root), &workload.limits()) {
                 Ok(store) => store,
                 Err(error) => return Judgement::Refused(error),
             };
@@ -234,7 +254,7 @@ impl Promised {
                 return Judgement::Reported(error);
             }
             drop(store);
-            match FjallStore::open(&store_in(root), &workload.limits()) {
+            match open(&store_in(root), &workload.limits()) {
                 Ok(store) => match self.broken(&store, workload).await {
                     Ok(None) => Judgement::Kept,
                     Ok(Some(broken)) => Judgement::Broken(broken),
