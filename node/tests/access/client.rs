@@ -1,15 +1,23 @@
 //! A client, frame by frame.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use quinn::{
-    ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime, TransportConfig, VarInt,
+    Connecting, ConnectionError, Endpoint, EndpointConfig, RecvStream, SendStream, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use shoal_protocol::{ALPN, Code, FrameBuffer, GroupId, frame, wire};
 use tokio::time::timeout;
-use wire::{request::Body as Ask, response::Body as Answer, to_client::Body as Told, to_node::Body as Say};
+use wire::{
+    receipt::Outcome, request::Body as Ask, response::Body as Answer, to_client::Body as Told,
+    to_node::Body as Say,
+};
 
 use super::world::{PATIENCE, World};
 
@@ -85,19 +93,29 @@ impl Dial {
     }
 }
 
-/// A connection that has not said hello.
-pub(super) async fn dial(
-    world: &World,
-    dial: &Dial,
-) -> Result<(Endpoint, quinn::Connection), ConnectionError> {
+/// A socket of its own.
+pub(super) fn endpoint() -> Endpoint {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).unwrap()
+}
+
+/// Begins a handshake with whoever is at an address.
+pub(super) fn connect(world: &World, endpoint: &Endpoint, to: SocketAddr, dial: &Dial) -> Connecting {
     let roots = shoal_certs::roots_from_pem(&world.ca_pem).unwrap();
     let mut tls = shoal_certs::client_config(roots);
     tls.alpn_protocols = vec![dial.alpn.clone()];
     let mut config = quinn::ClientConfig::new(shoal_certs::quic_client(tls));
     config.transport_config(dial.transport.clone());
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).unwrap();
-    let connecting = endpoint.connect_with(config, world.address, "127.0.0.1").unwrap();
+    endpoint.connect_with(config, to, "127.0.0.1").unwrap()
+}
+
+/// A connection that has not said hello.
+pub(super) async fn dial(
+    world: &World,
+    dial: &Dial,
+) -> Result<(Endpoint, quinn::Connection), ConnectionError> {
+    let endpoint = endpoint();
+    let connecting = connect(world, &endpoint, world.address, dial);
     let connection = timeout(PATIENCE, connecting).await.expect("a handshake ends in time")?;
     Ok((endpoint, connection))
 }
@@ -219,7 +237,7 @@ impl Client {
 pub(super) struct Publisher {
     pub(super) send: SendStream,
     pub(super) receipts: Frames,
-    incarnation: u64,
+    pub(super) incarnation: u64,
 }
 
 impl Publisher {
@@ -252,10 +270,15 @@ impl Publisher {
         }
     }
 
+    /// What the next receipt says.
+    pub(super) async fn outcome(&mut self) -> Outcome {
+        self.receipts.next::<wire::Receipt>().await.outcome.expect("a receipt says something")
+    }
+
     /// The next receipt, which is good.
     pub(super) async fn committed(&mut self) -> u64 {
-        match self.receipts.next::<wire::Receipt>().await.outcome {
-            Some(wire::receipt::Outcome::Committed(committed)) => committed.seq,
+        match self.outcome().await {
+            Outcome::Committed(committed) => committed.seq,
             outcome => panic!("{outcome:?}"),
         }
     }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use quinn::ConnectionError;
+use prost::Message as _;
+use quinn::{ConnectionError, TransportErrorCode};
 use shoal_certs::{Claims, PrivateKey, Seed, TokenSigner};
 use shoal_node::clock::Clock;
 use shoal_protocol::{ALPN_PEER, Code, GroupId, UserId, frame, wire};
 use tokio::time::timeout;
-use wire::to_node::Body as Say;
+use wire::{to_client::Body as Told, to_node::Body as Say};
 
 use super::{
+    bystander::Bystander,
     client::{Client, Dial, close_code, dial, hello, say},
     world::World,
 };
@@ -48,6 +49,7 @@ async fn a_good_hello_is_welcomed() {
 #[tokio::test]
 async fn a_token_that_is_not_good_is_told_apart() {
     let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let other_key = PrivateKey::derive(&Seed::from_number(2), "token");
     let other_signer = TokenSigner::from_pem(&other_key.to_pem()).unwrap();
     let expired = Claims { expires_ms: world.clock.now_ms() - 1_000, ..world.claims("ada") };
@@ -64,38 +66,80 @@ async fn a_token_that_is_not_good_is_told_apart() {
     }
     let client = Client::connect_with(&world, hello(world.device_token("ada", 7), 7), &Dial::default()).await;
     assert_eq!(client.welcome.user, "ada");
+    bystander.is_well().await;
 }
 
 #[tokio::test]
 async fn a_version_without_overlap_is_refused() {
     let world = World::new().await;
-    let newer = wire::Hello { version_min: 2, version_max: 9, ..hello(world.token("ada"), 7) };
-    assert_eq!(hello_refusal(&world, newer).await, Code::VersionUnsupported);
+    let mut bystander = Bystander::enter(&world, &[]).await;
+    for (version_min, version_max) in [(2, 9), (0, 0), (3, 1)] {
+        let strange = wire::Hello { version_min, version_max, ..hello(world.token("ada"), 7) };
+        assert_eq!(hello_refusal(&world, strange).await, Code::VersionUnsupported);
+    }
     let both = wire::Hello { version_min: 1, version_max: 9, ..hello(world.token("ada"), 7) };
     assert_eq!(Client::connect_with(&world, both, &Dial::default()).await.welcome.version, 1);
+    bystander.is_well().await;
 }
 
 #[tokio::test]
 async fn another_protocol_gets_no_connection() {
+    const NO_APPLICATION_PROTOCOL: u8 = 120;
     let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     for alpn in [b"h3".to_vec(), ALPN_PEER.to_vec()] {
         let error = dial(&world, &Dial { alpn, ..Dial::default() }).await.unwrap_err();
-        assert!(matches!(error, ConnectionError::ConnectionClosed(_)), "{error}");
+        let ConnectionError::ConnectionClosed(close) = error else { panic!("{error}") };
+        assert_eq!(close.error_code, TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL));
     }
+    bystander.is_well().await;
 }
 
 #[tokio::test]
 async fn bytes_that_are_no_hello_are_refused() {
     let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let good = say(Say::Hello(hello(world.token("ada"), 7)));
-    let mut oversized = BytesMut::new();
-    oversized.put_slice(&[0xff, 0xff, 0xff, 0x7f]);
     assert_eq!(refusal(&world, &[4, 0xff, 0xff, 0xff, 0xff], false).await, Code::BadFrame);
     assert_eq!(refusal(&world, &good[..good.len() / 2], true).await, Code::BadFrame);
     assert_eq!(refusal(&world, &[], true).await, Code::BadFrame);
-    assert_eq!(refusal(&world, &oversized, false).await, Code::FrameTooLarge);
+    assert_eq!(refusal(&world, &[0xff, 0xff, 0xff, 0x7f], false).await, Code::FrameTooLarge);
     assert_eq!(refusal(&world, &frame::encode(&wire::ToNode { body: None }), false).await, Code::BadFrame);
     assert_eq!(refusal(&world, &say(Say::Goodbye(wire::Goodbye {})), false).await, Code::BadFrame);
+    bystander.is_well().await;
+}
+
+/// A good hello whose frame has a body of so many bytes.
+fn hello_of(world: &World, bytes: usize) -> wire::Hello {
+    let with_agent = |length| wire::Hello { agent: "x".repeat(length), ..hello(world.token("ada"), 7) };
+    let body = |length| wire::ToNode { body: Some(Say::Hello(with_agent(length))) }.encoded_len();
+    let length = bytes - (body(bytes / 2) - bytes / 2);
+    assert_eq!(body(length), bytes);
+    with_agent(length)
+}
+
+#[tokio::test]
+async fn a_hello_has_a_limit_of_its_own_which_is_lifted_after_it() {
+    let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
+    let above = say(Say::Hello(hello_of(&world, frame::HELLO_BYTES_MAX + 1)));
+    assert_eq!(refusal(&world, &above[..10], false).await, Code::FrameTooLarge, "its beginning is enough");
+    let largest = hello_of(&world, frame::HELLO_BYTES_MAX);
+    let mut client = Client::connect_with(&world, largest, &Dial::default()).await;
+    let follows_max = u64::from(client.welcome.limits.as_ref().unwrap().follows_max);
+    let watermark = |number: u64| wire::Watermark {
+        group: GroupId::from_random(number.into()).to_wire(),
+        watermark: u64::MAX / 2 - number,
+    };
+    let watermarks = (0..follows_max).map(watermark).collect();
+    let full = say(Say::Heartbeat(wire::Heartbeat { token: 5, watermarks }));
+    assert!(full.len() > frame::HELLO_BYTES_MAX);
+    client.send.write_all(&full).await.unwrap();
+    let Told::HeartbeatAck(ack) = client.told().await else { panic!("an answer") };
+    assert_eq!(ack.token, 5);
+    client.send.write_all(&[0xff, 0xff, 0x3f]).await.unwrap();
+    assert_eq!(close_code(&client.connection).await, Code::FrameTooLarge, "it has one, too");
+    bystander.is_well().await;
 }
 
 #[tokio::test]

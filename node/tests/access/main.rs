@@ -7,9 +7,13 @@ mod client;
 
 mod world;
 
+mod bystander;
+
 mod hello;
 
 mod streams;
+
+mod groups;
 
 mod sessions;
 

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use wire::{request::Body as Ask, response::Body as Answer, to_client::Body as Told, to_node::Body as Say};
 
 use super::{
+    bystander::Bystander,
     client::{CREATED, Client, Dial, close_code, dial, hello},
     world::{PATIENCE, START_MS, World, eventually},
 };
@@ -15,6 +16,7 @@ use super::{
 #[tokio::test]
 async fn a_device_that_comes_back_takes_over_and_the_others_are_told() {
     let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let own = GroupId::own(&UserId::new("ada").unwrap());
     let mut laptop = Client::connect(&world, "ada", 2).await;
     laptop.follow_from(own, wire::follow::From::Tail(true)).await;
@@ -27,8 +29,33 @@ async fn a_device_that_comes_back_takes_over_and_the_others_are_told() {
     assert_eq!(notice.what, Some(wire::notice::What::SessionReplaced(replaced)));
     eventually("the old session is gone", || world.metrics.sessions_ended.get(Code::SessionReplaced) == 1)
         .await;
-    assert_eq!(world.node.as_ref().unwrap().sessions(), 2);
+    assert_eq!(world.node.as_ref().unwrap().sessions(), 3);
     assert!(phone_again.connection.close_reason().is_none());
+    bystander.is_well().await;
+}
+
+#[tokio::test]
+async fn nobody_takes_over_without_a_token_for_that_user_and_device() {
+    let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &["ada"]).await;
+    let phone = Client::connect(&world, "ada", 1).await;
+    let expired = shoal_certs::Claims { expires_ms: START_MS - 1, ..world.claims("ada") };
+    let cases = [
+        (String::new(), Code::TokenMissing),
+        (world.device_token("ada", 2), Code::DeviceMismatch),
+        (world.signer.sign(&expired), Code::TokenExpired),
+    ];
+    for (token, code) in cases {
+        let (_endpoint, connection) = dial(&world, &Dial::default()).await.unwrap();
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        send.write_all(&super::client::say(Say::Hello(hello(token, 1)))).await.unwrap();
+        assert_eq!(close_code(&connection).await, code);
+    }
+    let _same_device_of_another = Client::connect(&world, "eve", 1).await;
+    let mut publisher = phone.publisher().await;
+    publisher.send(super::bystander::shared(), 1, b"still me").await;
+    publisher.committed().await;
+    assert_eq!(bystander.is_well().await, [b"still me"]);
 }
 
 #[tokio::test]
@@ -48,6 +75,7 @@ async fn a_user_has_so_many_devices_and_no_more() {
 #[tokio::test]
 async fn a_session_ends_with_its_token_unless_it_is_renewed() {
     let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let short = shoal_certs::Claims { expires_ms: START_MS + 300, ..world.claims("ada") };
     let mut stays = Client::connect_with(&world, hello(world.signer.sign(&short), 1), &Dial::default()).await;
     let leaves = Client::connect_with(&world, hello(world.signer.sign(&short), 2), &Dial::default()).await;
@@ -57,11 +85,13 @@ async fn a_session_ends_with_its_token_unless_it_is_renewed() {
     assert_eq!(close_code(&leaves.connection).await, Code::TokenExpired);
     assert!(world.clock.now_ms() >= START_MS + 300, "not before its time");
     assert!(stays.connection.close_reason().is_none());
+    bystander.is_well().await;
 }
 
 #[tokio::test]
 async fn a_renewal_with_a_bad_token_ends_the_session() {
     let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let cases = [
         (world.token("bob"), Code::TokenInvalid),
         (world.device_token("ada", 9), Code::DeviceMismatch),
@@ -72,6 +102,7 @@ async fn a_renewal_with_a_bad_token_ends_the_session() {
         client.say(Say::Renew(wire::Renew { token })).await;
         assert_eq!(close_code(&client.connection).await, code);
     }
+    bystander.is_well().await;
 }
 
 #[tokio::test]
@@ -97,6 +128,7 @@ async fn heartbeats_keep_a_session_and_silence_ends_it() {
 #[tokio::test]
 async fn control_frames_that_have_no_place_end_the_connection() {
     let world = World::with(|limits| limits.access.follows_max = 2).await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let follow = |name: &str| {
         let from = Some(wire::follow::From::Tail(true));
         Say::Follow(wire::Follow { group: GroupId::named(name).to_wire(), from })
@@ -118,9 +150,50 @@ async fn control_frames_that_have_no_place_end_the_connection() {
         client.send.write_all(&bytes).await.unwrap();
         assert_eq!(close_code(&client.connection).await, code);
     }
-    let mut client = Client::connect(&world, "ada", 1).await;
-    client.send.write_all(&[3, 0xff, 0xff, 0xff]).await.unwrap();
-    assert_eq!(close_code(&client.connection).await, Code::BadFrame);
+    bystander.is_well().await;
+}
+
+/// What a client does to its control stream.
+#[derive(Debug)]
+enum Deed {
+    Write(&'static [u8]),
+    CutOff(&'static [u8]),
+    Reset,
+    Stop,
+}
+
+#[tokio::test]
+async fn a_control_stream_that_is_broken_ends_the_connection() {
+    let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
+    let cases = [
+        (Deed::Write(&[3, 0xff, 0xff, 0xff]), Code::BadFrame),
+        (Deed::Write(&[0]), Code::BadFrame),
+        (Deed::Write(&[0xff, 0xff, 0xff, 0x7f]), Code::FrameTooLarge),
+        (Deed::Write(&[0x80, 0x80, 0x80, 0x80]), Code::FrameTooLarge),
+        (Deed::CutOff(&[9, 1, 2]), Code::BadFrame),
+        (Deed::CutOff(&[]), Code::None),
+        (Deed::Reset, Code::BadFrame),
+        (Deed::Stop, Code::BadFrame),
+    ];
+    for (deed, code) in cases {
+        let mut client = Client::connect(&world, "ada", 1).await;
+        match deed {
+            Deed::Write(bytes) => client.send.write_all(bytes).await.unwrap(),
+            Deed::CutOff(bytes) => {
+                client.send.write_all(bytes).await.unwrap();
+                client.send.finish().unwrap();
+            }
+            Deed::Reset => client.send.reset(0_u32.into()).unwrap(),
+            Deed::Stop => {
+                client.control.recv.stop(0_u32.into()).unwrap();
+                // It is noticed when there is something to say.
+                client.say(Say::Heartbeat(wire::Heartbeat::default())).await;
+            }
+        }
+        assert_eq!(close_code(&client.connection).await, code, "{deed:?}");
+    }
+    bystander.is_well().await;
 }
 
 #[tokio::test]

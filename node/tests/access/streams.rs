@@ -1,5 +1,7 @@
 //! Publish streams and requests: what they break is theirs, and nothing else suffers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
 use quinn::{RecvStream, SendStream};
@@ -7,6 +9,7 @@ use shoal_protocol::{Code, GroupId, frame, wire};
 use wire::{request::Body as Ask, response::Body as Answer};
 
 use super::{
+    bystander::Bystander,
     client::{Client, Frames},
     world::{World, eventually},
 };
@@ -34,6 +37,11 @@ fn publish_open() -> Bytes {
     frame::encode(&wire::StreamOpen { body: Some(open) })
 }
 
+fn request_open(body: Option<Ask>) -> Bytes {
+    let open = wire::stream_open::Body::Request(wire::Request { body });
+    frame::encode(&wire::StreamOpen { body: Some(open) })
+}
+
 #[tokio::test]
 async fn a_message_gets_its_receipt() {
     let world = World::new().await;
@@ -51,61 +59,69 @@ async fn a_message_gets_its_receipt() {
 #[tokio::test]
 async fn a_stream_that_breaks_the_protocol_is_ended_alone() {
     let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let client = Client::connect(&world, "ada", 1).await;
     client.create(group(), &[]).await;
     let mut healthy = client.publisher().await;
 
     let garbage = framed(&[0xff, 0xff, 0xff]);
-    let empty = framed(&[]);
-    let oversized = [0xff, 0xff, 0xff, 0x7f];
-    let bad_publish = [&publish_open()[..], &garbage].concat();
+    let oversized = vec![0xff, 0xff, 0xff, 0x7f];
+    let endless = vec![0x80; 4];
+    let after_open = |bytes: &[u8]| [&publish_open()[..], bytes].concat();
+    let message = Some(wire::Message::default());
     let no_message = wire::Publish { group: group().to_wire(), number: 1, ..Default::default() };
-    let no_message = [&publish_open()[..], &frame::encode(&no_message)].concat();
-    let short_id = wire::Publish {
-        group: Bytes::from_static(b"short"),
-        message: Some(Default::default()),
-        ..Default::default()
-    };
-    let short_id = [&publish_open()[..], &frame::encode(&short_id)].concat();
+    let short_id = wire::Publish { group: Bytes::from_static(b"short"), message, ..Default::default() };
     let cases = [
-        (&garbage[..], Code::BadFrame),
-        (&empty, Code::BadFrame),
-        (&oversized, Code::FrameTooLarge),
-        (&bad_publish, Code::BadFrame),
-        (&no_message, Code::BadRequest),
-        (&short_id, Code::BadRequest),
+        (garbage.clone(), Code::BadFrame),
+        (framed(&[]), Code::BadFrame),
+        (oversized.clone(), Code::FrameTooLarge),
+        (endless.clone(), Code::FrameTooLarge),
+        (after_open(&garbage), Code::BadFrame),
+        (after_open(&oversized), Code::FrameTooLarge),
+        (after_open(&endless), Code::FrameTooLarge),
+        (after_open(&frame::encode(&no_message)), Code::BadRequest),
+        (after_open(&frame::encode(&short_id)), Code::BadRequest),
     ];
     for (bytes, code) in cases {
-        let (_send, recv) = open(&client, bytes).await;
+        let (_send, recv) = open(&client, &bytes).await;
         assert_eq!(Frames::new(recv).reset_code().await, code, "{bytes:?}");
     }
-    let (mut send, recv) = open(&client, &publish_open()).await;
-    send.write_all(&garbage[..2]).await.unwrap();
-    send.finish().unwrap();
-    assert_eq!(Frames::new(recv).reset_code().await, Code::BadFrame, "cut off");
+    let request = request_open(Some(Ask::Group(wire::GetGroup { group: group().to_wire() })));
+    for cut_off in [after_open(&garbage[..2]), request[..request.len() - 1].to_vec()] {
+        let (mut send, recv) = open(&client, &cut_off).await;
+        send.finish().unwrap();
+        assert_eq!(Frames::new(recv).reset_code().await, Code::BadFrame, "{cut_off:?}");
+    }
 
     healthy.send(group(), 1, b"still here").await;
     healthy.committed().await;
+    bystander.is_well().await;
 }
 
 #[tokio::test]
-async fn a_payload_above_the_limit_is_refused_and_the_stream_goes_on() {
-    let world = World::with(|limits| limits.group.payload_bytes_max = 1_000).await;
+async fn a_request_that_makes_no_sense_is_answered_so() {
+    let world = World::new().await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let client = Client::connect(&world, "ada", 1).await;
-    client.create(group(), &[]).await;
-    let mut publisher = client.publisher().await;
-    publisher.send(group(), 1, &[0; 1_001]).await;
-    let receipt = publisher.receipts.next::<wire::Receipt>().await;
-    let Some(wire::receipt::Outcome::Refused(refused)) = receipt.outcome else { panic!("{receipt:?}") };
-    assert_eq!(Code::from_wire(refused.why.unwrap().code), Code::PayloadTooLarge);
-    assert!(refused.consumed);
-    publisher.send(group(), 2, &[0; 1_000]).await;
-    publisher.committed().await;
+    let no_change = wire::Change { group: group().to_wire(), body: None };
+    let cases = [
+        None,
+        Some(Ask::Group(wire::GetGroup { group: Bytes::from_static(b"short") })),
+        Some(Ask::Change(no_change)),
+    ];
+    for body in cases {
+        let (_send, recv) = open(&client, &request_open(body.clone())).await;
+        let answer = Frames::new(recv).next::<wire::Response>().await.body;
+        let Some(Answer::Failure(failure)) = answer else { panic!("{body:?}: {answer:?}") };
+        assert_eq!(Code::from_wire(failure.code), Code::BadRequest, "{body:?}");
+    }
+    bystander.is_well().await;
 }
 
 #[tokio::test]
 async fn publish_streams_above_the_limit_are_turned_away() {
     let world = World::with(|limits| limits.access.publish_streams_max = 2).await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let client = Client::connect(&world, "ada", 1).await;
     client.create(group(), &[]).await;
     let mut first = client.publisher().await;
@@ -127,6 +143,42 @@ async fn publish_streams_above_the_limit_are_turned_away() {
     };
     fourth.send(group(), 4, b"four").await;
     fourth.committed().await;
+    bystander.is_well().await;
+}
+
+#[tokio::test]
+async fn requests_above_the_limit_are_turned_away() {
+    let world = World::with(|limits| {
+        limits.access.requests_max = 1;
+        limits.access.request_rate_per_second = 1;
+        limits.access.request_burst = 3;
+    })
+    .await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
+    let client = Client::connect(&world, "ada", 1).await;
+    // Once the burst is used up, one waits for its turn and holds the only place.
+    let ask = request_open(Some(Ask::Incarnation(wire::NewIncarnation {})));
+    let mut waiting = Vec::new();
+    let turned_away = tokio::time::timeout(super::world::PATIENCE, async {
+        loop {
+            let (send, recv) = open(&client, &ask).await;
+            let mut answer = Frames::new(recv);
+            let answered =
+                tokio::time::timeout(Duration::from_millis(20), answer.try_next::<wire::Response>());
+            match answered.await {
+                Ok(Ok(_)) => {}
+                Ok(Err(quinn::ReadError::Reset(code))) => return code,
+                Ok(Err(error)) => panic!("{error}"),
+                Err(_) => waiting.push((send, answer)),
+            }
+        }
+    });
+    assert_eq!(turned_away.await.expect("one is too many"), (Code::TooMany as u32).into());
+    for (_, mut answer) in waiting {
+        let answer = answer.next::<wire::Response>().await.body;
+        assert!(matches!(answer, Some(Answer::Incarnation(_))), "those that waited are answered: {answer:?}");
+    }
+    bystander.is_well().await;
 }
 
 #[tokio::test]
@@ -136,16 +188,18 @@ async fn streams_above_what_quic_permits_wait_for_one_to_end() {
         limits.access.requests_max = 1;
     })
     .await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let client = Client::connect(&world, "ada", 1).await;
     let (mut a, a_recv) = client.connection.open_bi().await.unwrap();
     let (_b, _b_recv) = client.connection.open_bi().await.unwrap();
     let mut third = std::pin::pin!(client.connection.open_bi());
-    assert!(tokio::time::timeout(std::time::Duration::from_millis(30), &mut third).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(30), &mut third).await.is_err());
     a.write_all(&framed(&[0xff])).await.unwrap();
     assert_eq!(Frames::new(a_recv).reset_code().await, Code::BadFrame);
     drop(a);
     let third = tokio::time::timeout(super::world::PATIENCE, third).await;
     assert!(third.is_ok_and(|opened| opened.is_ok()), "the broken one made room");
+    bystander.is_well().await;
 }
 
 #[tokio::test]
@@ -164,6 +218,7 @@ async fn who_is_too_fast_is_read_more_slowly_and_stays_in_order() {
         limits.access.publish_burst = 10;
     })
     .await;
+    let mut bystander = Bystander::enter(&world, &[]).await;
     let client = Client::connect(&world, "ada", 1).await;
     client.create(group(), &[]).await;
     let mut publisher = client.publisher().await;
@@ -171,6 +226,7 @@ async fn who_is_too_fast_is_read_more_slowly_and_stays_in_order() {
     publisher.send_many(group(), 1, 50, b"in a hurry").await;
     let took = begun.elapsed();
     assert!(took.as_millis() >= 190, "40 above the burst at 200 a second took {took:?}");
+    bystander.is_well().await;
 }
 
 #[tokio::test]
