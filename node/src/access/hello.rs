@@ -3,7 +3,8 @@
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use shoal_certs::{Claims, TokenVerifier, token::TOKEN_BYTES_MAX};
 use shoal_protocol::{
-    Code, DeviceId, FrameBuffer, GroupId, Incarnation, PUBLISH_WINDOW, Refusal, VERSION, VERSION_MIN, wire,
+    Code, DeviceId, FrameBuffer, GroupId, Incarnation, PUBLISH_WINDOW, Refusal, VERSION, VERSION_MIN,
+    frame::HELLO_BYTES_MAX, wire,
 };
 
 use super::{Shared, session::Session, violation::Violation};
@@ -12,11 +13,11 @@ use crate::config::AccessLimits;
 /// Reads of a stream, in bytes.
 pub(super) const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-/// The most bytes in a control frame: a token, or all that a session follows. Strangers may send
-/// one, so it is no larger than it must be.
+/// The most bytes in a control frame of a client that is known: a token, or the watermarks of all
+/// that it follows.
 fn control_bytes_max(limits: &AccessLimits) -> usize {
-    const FOLLOW_BYTES_MAX: usize = 40;
-    2 * TOKEN_BYTES_MAX + limits.follows_max * FOLLOW_BYTES_MAX
+    const WATERMARK_BYTES_MAX: usize = 40;
+    2 * TOKEN_BYTES_MAX + limits.follows_max * WATERMARK_BYTES_MAX
 }
 
 /// The streams and the claims of a client that is let in.
@@ -48,7 +49,7 @@ pub(super) enum NoSession {
 /// Reads the hello from the client's first stream and checks it.
 pub(super) async fn greet(shared: &Shared, connection: &Connection) -> Result<Greeting, NoSession> {
     let (send, mut recv) = connection.accept_bi().await?;
-    let mut frames = FrameBuffer::new(control_bytes_max(&shared.limits));
+    let mut frames = FrameBuffer::new(HELLO_BYTES_MAX);
     let hello = loop {
         let read =
             recv.read_chunk(CHUNK_BYTES_MAX, true).await.map_err(|error| Violation::from(error).refusal())?;
@@ -67,6 +68,7 @@ pub(super) async fn greet(shared: &Shared, connection: &Connection) -> Result<Gr
     if hello.follows.len() > shared.limits.follows_max {
         return Err(Refusal::new(Code::TooMany, "more follows than a session may have").into());
     }
+    frames.set_limit(control_bytes_max(&shared.limits));
     Ok(Greeting { send, recv, frames, hello, identity })
 }
 
