@@ -72,6 +72,22 @@ impl Etcd {
         self.end(Signal::TERM);
     }
 
+    /// SIGSTOP: it keeps its connections and says nothing, until [`Self::resume`].
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process {
+            process.signal(signal);
+        }
+    }
+
     fn end(&mut self, signal: Signal) {
         if let Some(process) = self.process.take() {
             process.signal(signal);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::TcpStream,
     process::{Command, Stdio},
     thread,
@@ -29,6 +30,22 @@ fn etcd_ends_and_comes_back() {
     }
     drop(etcd);
     assert!(!answers(&endpoint));
+}
+
+#[test]
+fn a_paused_etcd_says_nothing_until_it_is_resumed() {
+    let etcd = Etcd::start();
+    let address = etcd.endpoint();
+    let ask = || -> std::io::Result<usize> {
+        let mut stream = TcpStream::connect(address.trim_start_matches("http://"))?;
+        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        stream.read(&mut [0; 64])
+    };
+    etcd.pause();
+    assert!(ask().is_err());
+    etcd.resume();
+    assert!(ask().is_ok_and(|bytes| bytes > 0));
 }
 
 #[test]
