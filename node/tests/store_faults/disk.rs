@@ -115,6 +115,11 @@ impl Disk {
         }
     }
 
+    /// Would the file lose nothing?
+    pub(crate) fn is_synced(&self, path: &str) -> bool {
+        self.nodes[self.id(path)].pending.is_empty()
+    }
+
     /// What the process would see: everything, in order.
     pub(crate) fn whole(&self) -> Self {
         let mut whole = self.clone();

@@ -19,7 +19,7 @@ use shoal_node::{
 };
 use shoal_protocol::{GroupId, Seq, UserId};
 
-const TASKS: u64 = 4;
+const TASKS_MAX: u64 = 4;
 const GROUPS_PER_TASK: u64 = 3;
 const CHILD: &str = "SHOAL_STORE_FAULTS_CHILD";
 
@@ -27,6 +27,8 @@ const CHILD: &str = "SHOAL_STORE_FAULTS_CHILD";
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Workload {
     pub(crate) seed: u64,
+    /// At once, each with groups of its own.
+    pub(crate) tasks: u64,
     /// Appends of each of the tasks.
     pub(crate) rounds: u64,
     pub(crate) record_bytes_max: usize,
@@ -35,7 +37,7 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn small(seed: u64) -> Self {
-        Self { seed, rounds: 80, record_bytes_max: 600, memtable_bytes: 64 << 10 }
+        Self { seed, tasks: TASKS_MAX, rounds: 80, record_bytes_max: 600, memtable_bytes: 64 << 10 }
     }
 
     pub(crate) fn limits(&self) -> StoreLimits {
@@ -192,7 +194,7 @@ impl Promised {
         store: &dyn Store,
         workload: &Workload,
     ) -> Result<Option<String>, String> {
-        for number in 0..TASKS * GROUPS_PER_TASK {
+        for number in 0..TASKS_MAX * GROUPS_PER_TASK {
             if let Some(broken) = self.broken_in(number, store, workload).await? {
                 return Ok(Some(broken));
             }
@@ -301,7 +303,7 @@ fn child() {
     runtime.block_on(async {
         let store = Arc::new(FjallStore::open(&store_in(&root), &workload.limits()).unwrap());
         let say = |line: String| file.lock().unwrap().write_all((line + "\n").as_bytes()).unwrap();
-        let tasks = (0..TASKS).map(|task| write(task, &workload, &store, &say));
+        let tasks = (0..workload.tasks).map(|task| write(task, &workload, &store, &say));
         let failed: Vec<_> = join_all(tasks).await.into_iter().filter_map(Result::err).collect();
         if failed.is_empty() {
             return;

@@ -1,10 +1,16 @@
 //! The calls of libc that change files, each with its record.
 
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::{
+    ffi::{c_char, c_int, c_uint, c_void},
+    time::Duration,
+};
 
 use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
 use crate::record::{Kind, Recorder, path_at, path_of, recorder};
+
+/// What a slow sync takes longer.
+const SLOW: Duration = Duration::from_millis(2);
 
 fn fail(error: c_int) {
     // SAFETY: the location of errno is valid for the thread that asks.
@@ -128,6 +134,9 @@ fn sync(fd: c_int, call: libc::c_long) -> c_int {
         return -1;
     }
     let done = sync();
+    if recorder().is_some_and(|recorder| recorder.slows_sync(&inside)) {
+        std::thread::sleep(SLOW);
+    }
     if let (0, Some(number), Some(recorder)) = (done, number, recorder()) {
         recorder.entry(Kind::SyncEnd, &inside, number, &[]);
     }

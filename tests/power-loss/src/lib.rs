@@ -10,6 +10,7 @@
 //! | `POWER_LOSS_IGNORE_SYNC` | syncs of files whose names end with this are not recorded: as if they had never been called |
 //! | `POWER_LOSS_SPACE` | so many bytes fit into the folder; then `ENOSPC` |
 //! | `POWER_LOSS_FAIL_SYNC` | `NAME:NUMBER`: of the syncs of files whose names end with NAME, the one with this number (from 0) fails with `EIO` |
+//! | `POWER_LOSS_SLOW_SYNC` | syncs of files whose names end with this take 2 ms longer |
 //!
 //! A call that cannot be recorded (a shared writable mapping, a copy inside the kernel) stands in
 //! the record as unsupported, and the test that reads it fails.

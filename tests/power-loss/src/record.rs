@@ -33,6 +33,7 @@ pub(crate) struct Recorder {
     space: Option<usize>,
     /// Of which files, and how many syncs are left before the one that fails.
     fail_sync: Option<(Vec<u8>, u64)>,
+    slow_sync: Option<Vec<u8>>,
     syncs: u64,
 }
 
@@ -73,6 +74,7 @@ impl Recorder {
             ignore_sync: variable("POWER_LOSS_IGNORE_SYNC"),
             space: number("POWER_LOSS_SPACE"),
             fail_sync: fail_sync(),
+            slow_sync: variable("POWER_LOSS_SLOW_SYNC"),
             syncs: 0,
         })
     }
@@ -123,6 +125,10 @@ impl Recorder {
         self.entry(Kind::SyncBegin, path, self.syncs, &[]);
         self.syncs += 1;
         Some(self.syncs - 1)
+    }
+
+    pub(crate) fn slows_sync(&self, path: &[u8]) -> bool {
+        self.slow_sync.as_ref().is_some_and(|suffix| path.ends_with(suffix))
     }
 
     pub(crate) fn fails_sync(&mut self, path: &[u8]) -> bool {
