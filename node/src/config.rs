@@ -40,8 +40,6 @@ pub struct Config {
     pub region: String,
     /// TCP addresses of `/metrics`, `/healthz` and `/readyz`, which ask for no token; none: off.
     pub ops: Vec<SocketAddr>,
-    /// What keeps records.
-    pub store: StoreKind,
     /// What keeps placement and settings, and knows which nodes live.
     pub coordination: CoordinationKind,
     /// What is logged, as tracing's filter: `info`, `shoal_node=debug,info`.
@@ -54,16 +52,24 @@ pub struct Config {
     pub socket_buffer_bytes: usize,
     /// Threads that carry the node's tasks; 0: one for each processor.
     pub worker_threads: usize,
+    /// What keeps records: the data folder, for one node, or PostgreSQL, for any number.
+    pub store: StoreConfig,
     /// Every limit.
     pub limits: Limits,
 }
 
 /// What keeps records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StoreKind {
-    /// In the data folder, for one node.
-    Embedded,
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// PostgreSQL databases, as `postgres://user:password@host:port/database`; none: the store is
+    /// embedded, in the data folder. Groups are divided among them, so the list is fixed at the first
+    /// start, in its order. Passwords in it are shown with it; `SHOAL_STORE__POSTGRES` keeps them out
+    /// of the file.
+    pub postgres: Vec<String>,
+    /// A PEM file with the authorities that certificates of these databases must come from; with it
+    /// every connection is encrypted. `sslmode=require` in a URL needs it.
+    pub postgres_ca: PathBuf,
 }
 
 /// What keeps placement and settings, and knows which nodes live.
@@ -98,13 +104,13 @@ impl Default for Config {
             name: String::new(),
             region: "default".into(),
             ops: vec![SocketAddr::from(([127, 0, 0, 1], 9464))],
-            store: StoreKind::Embedded,
             coordination: CoordinationKind::InProcess,
             log: "info".into(),
             log_format: LogFormat::Human,
             drain_grace_ms: 10_000,
             socket_buffer_bytes: 4 << 20,
             worker_threads: 0,
+            store: StoreConfig::default(),
             limits: Limits::default(),
         }
     }

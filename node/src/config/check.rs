@@ -4,10 +4,12 @@
 use std::{collections::BTreeSet, fmt};
 
 use shoal_protocol::frame::FRAME_BYTES_MAX;
+use tokio_postgres::config::SslMode;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, CoordinationKind, Limits, StoreKind, load::leaves};
+use super::{Config, CoordinationKind, Limits, load::leaves};
+use crate::store::postgres;
 
 /// Keys whose value may be 0.
 const ZERO_ALLOWED: [&str; 2] = ["drain_grace_ms", "worker_threads"];
@@ -77,13 +79,29 @@ fn node(config: &Config, found: &mut Vec<Problem>) {
 }
 
 fn engines(config: &Config, found: &mut Vec<Problem>) {
-    if (config.coordination, config.store) == (CoordinationKind::Etcd, StoreKind::Embedded) {
-        found.push(Problem {
-            key: "coordination".into(),
-            message: "\"etcd\" is for several nodes, and these must share one store; with store = \"embedded\" \
-                      each would number the same groups in a store of its own. Use coordination = \"in-process\""
+    let store = &config.store;
+    let mut problem = |key: &str, message| found.push(Problem { key: key.into(), message });
+    if config.coordination == CoordinationKind::Etcd && store.postgres.is_empty() {
+        problem(
+            "coordination",
+            "\"etcd\" is for several nodes, and these must share one store; with an embedded store each would \
+             number the same groups in a store of its own. Set store.postgres, or coordination = \"in-process\""
                 .into(),
-        });
+        );
+    }
+    let trusts_nobody = store.postgres_ca.as_os_str().is_empty();
+    for (number, url) in (1..).zip(&store.postgres) {
+        match postgres::parse_url(url) {
+            Err(why) => problem("store.postgres", format!("URL {number}: {why}")),
+            Ok(parsed) if trusts_nobody && parsed.get_ssl_mode() == SslMode::Require => problem(
+                "store.postgres_ca",
+                format!("URL {number} of store.postgres asks for TLS; say which authorities to trust"),
+            ),
+            Ok(_) => {}
+        }
+    }
+    if store.postgres.is_empty() && !trusts_nobody {
+        problem("store.postgres_ca", "it is of no use without store.postgres".into());
     }
 }
 
@@ -211,5 +229,23 @@ mod tests {
         let found = problems(&config);
         assert_eq!(found[0].key, "coordination");
         assert!(found[0].message.contains("share one store"), "{}", found[0].message);
+    }
+
+    #[test]
+    fn databases_that_cannot_be_used_are_refused_by_the_names_of_their_keys() {
+        let with = |url: &str, ca: &str| {
+            keys(|config| {
+                config.store.postgres = url.split_whitespace().map(Into::into).collect();
+                config.store.postgres_ca = ca.into();
+                config.coordination = CoordinationKind::Etcd;
+            })
+        };
+        assert_eq!(with("postgres://shoal@db/shoal postgres://a,b/shoal?sslmode=disable", ""), [""; 0]);
+        assert_eq!(with("postgres://db/shoal?sslmode=require", "ca.pem"), [""; 0]);
+        assert_eq!(with("db:5432", ""), ["store.postgres"]);
+        assert_eq!(with("postgres://db/shoal mysql://db", ""), ["store.postgres"]);
+        assert_eq!(with("postgres://db/shoal?sslmode=perhaps", ""), ["store.postgres"]);
+        assert_eq!(with("postgres://db/shoal?sslmode=require", ""), ["store.postgres_ca"]);
+        assert_eq!(with("", "ca.pem"), ["coordination", "store.postgres_ca"]);
     }
 }

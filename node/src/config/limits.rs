@@ -227,19 +227,38 @@ impl GroupLimits {
 pub struct StoreLimits {
     /// Appends waiting for a commit, over all groups.
     pub appends_max: usize,
-    /// Bytes of the engine's block cache.
+    /// Embedded: bytes of the engine's block cache.
     pub cache_bytes: u64,
-    /// Bytes written before the engine sorts them into a table; it may hold four times as many in
+    /// Embedded: bytes written before the engine sorts them into a table; it may hold four times as many in
     /// memory. Counts when the store is made.
     pub memtable_bytes: u64,
-    /// Groups whose epoch and tail are kept in memory; the rows of others are read when they are
+    /// Embedded: groups whose epoch and tail are kept in memory; the rows of others are read when they are
     /// appended to.
     pub active_groups_max: usize,
+    /// PostgreSQL: connections to each database that write, each with its own transaction and its own
+    /// share of the groups.
+    pub write_connections: usize,
+    /// PostgreSQL: connections to each database that read.
+    pub read_connections: usize,
+    /// PostgreSQL: a connection stands after so long, or is tried again, in milliseconds; requests
+    /// wait as long for one before they are told that the database is away.
+    pub connect_ms: u64,
+    /// PostgreSQL: a statement ends after so long, in milliseconds.
+    pub statement_ms: u64,
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { appends_max: 4096, cache_bytes: 64 << 20, memtable_bytes: 32 << 20, active_groups_max: 65_536 }
+        Self {
+            appends_max: 4096,
+            cache_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
+            active_groups_max: 65_536,
+            write_connections: 2,
+            read_connections: 4,
+            connect_ms: 2_000,
+            statement_ms: 10_000,
+        }
     }
 }
 

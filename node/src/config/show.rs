@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use documented::DocumentedFields;
 
-use super::{AccessLimits, Config, GroupLimits, Limits, StoreLimits, ViewLimits};
+use super::{AccessLimits, Config, GroupLimits, Limits, StoreConfig, StoreLimits, ViewLimits};
 
 /// The configuration as the file that would make it, each key below what it means.
 #[must_use]
@@ -33,6 +33,7 @@ pub fn to_toml(config: &Config) -> String {
 fn meanings() -> BTreeMap<String, &'static str> {
     let mut meanings = BTreeMap::new();
     of::<Config>("", &mut meanings);
+    of::<StoreConfig>("store", &mut meanings);
     of::<Limits>("limits", &mut meanings);
     of::<AccessLimits>("limits.access", &mut meanings);
     of::<GroupLimits>("limits.group", &mut meanings);

@@ -40,6 +40,8 @@ pub mod memory;
 
 mod model;
 
+pub mod postgres;
+
 #[cfg(test)]
 mod conformance;
 
@@ -51,6 +53,7 @@ use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId, wire};
 
 pub use self::{fjall::FjallStore, open::OpenError};
 pub use memory::{MemoryDisk, MemoryFault, MemoryStore, MemoryTiming};
+pub use postgres::{PostgresError, PostgresStore};
 
 /// A number in the group's row that only grows: a write under an old one is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -192,8 +195,8 @@ pub enum StoreError {
     /// What was read is not what was written.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
-    /// A read failed, and may succeed another time.
-    #[error("the store cannot be read: {0}")]
+    /// It is out of reach, or a read failed; another time may do.
+    #[error("the store is out of reach: {0}")]
     Unavailable(String),
 }
 

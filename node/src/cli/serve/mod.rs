@@ -13,11 +13,11 @@ use clap::Args;
 use quinn::{Runtime, TokioRuntime};
 use shoal_node::{
     clock::SystemClock,
-    config::{Config, Loaded, LogFormat, Override, StoreKind},
+    config::{Config, Loaded, LogFormat, Override},
     coordination::{Coordination, InProcess, Load, NodeName, NodeRecord, Roles},
     node::{Node, Parts},
     ops::Metrics,
-    store::{FjallStore, Store},
+    store::{FjallStore, PostgresStore, Store},
 };
 use tracing::{info, warn};
 
@@ -123,7 +123,10 @@ async fn open_store(
     folder: &Folder,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Arc<dyn Store>> {
-    let StoreKind::Embedded = config.store;
+    if !config.store.postgres.is_empty() {
+        let opened = PostgresStore::open_counted(&config.store, &config.limits.store, Arc::clone(metrics));
+        return Ok(Arc::new(Box::pin(opened).await.context("the store on PostgreSQL does not open")?));
+    }
     let (path, limits, metrics) = (folder.store.clone(), config.limits.store.clone(), Arc::clone(metrics));
     let open = move || FjallStore::open_counted(&path, &limits, metrics);
     let store = tokio::task::spawn_blocking(open).await?;

@@ -24,7 +24,7 @@ conformance! {
 }
 
 async fn a_new_group_has_an_empty_sequence(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let row = create(&store, group(1)).await;
     assert_eq!((row.epoch, row.tail, row.incarnation), (Epoch(1), Seq::FIRST, 77));
     assert_eq!(row.state, crate::store::GroupState::new(1_000));
@@ -33,7 +33,7 @@ async fn a_new_group_has_an_empty_sequence(place: &impl Place) {
 }
 
 async fn what_does_not_exist_is_not_there(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     assert_eq!(store.activate(group(1), None).await.unwrap(), None);
     assert_eq!(store.group(group(1)).await.unwrap(), None);
     assert!(store.read(group(1), Seq::FIRST, all()).await.unwrap().is_empty());
@@ -43,7 +43,7 @@ async fn what_does_not_exist_is_not_there(place: &impl Place) {
 }
 
 async fn activating_again_raises_the_epoch_and_changes_nothing_else(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     append(&store, group(1), only_records(records(1, 4))).await;
     let other = Create { incarnation: 99, created_ms: 2_000 };
@@ -55,7 +55,7 @@ async fn activating_again_raises_the_epoch_and_changes_nothing_else(place: &impl
 }
 
 async fn a_home_that_was_replaced_is_shut_out(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let old = create(&store, group(1)).await;
     let new = store.activate(group(1), None).await.unwrap().unwrap();
     let late = append_at(&store, group(1), old.epoch, old.tail, only_records(records(1, 2))).await;
@@ -67,7 +67,7 @@ async fn a_home_that_was_replaced_is_shut_out(place: &impl Place) {
 }
 
 async fn an_append_at_another_tail_changes_nothing(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let row = create(&store, group(1)).await;
     append(&store, group(1), only_records(records(1, 4))).await;
     for expected in [1, 3, 5] {
@@ -86,7 +86,7 @@ async fn an_append_at_another_tail_changes_nothing(place: &impl Place) {
 }
 
 async fn appends_that_wait_together_follow_each_other(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let row = create(&store, group(1)).await;
     let append =
         |from: u64| append_at(&store, group(1), row.epoch, seq(from), only_records(records(from, from + 3)));
@@ -97,7 +97,7 @@ async fn appends_that_wait_together_follow_each_other(place: &impl Place) {
 }
 
 async fn what_is_refused_stays_with_its_group(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     join_all((0..20).map(|number| create(&store, group(number)))).await;
     let append = |number: u128| {
         let expected = if number.is_multiple_of(3) { seq(5) } else { Seq::FIRST };
@@ -117,7 +117,7 @@ async fn what_is_refused_stays_with_its_group(place: &impl Place) {
 }
 
 async fn reading_stops_at_the_limits_but_never_before_the_first(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     let sized = |bytes: usize| record("x".repeat(bytes));
     append(&store, group(1), only_records(vec![sized(100), sized(10), sized(10), sized(0), sized(10)])).await;
@@ -136,7 +136,7 @@ async fn reading_stops_at_the_limits_but_never_before_the_first(place: &impl Pla
 }
 
 async fn groups_do_not_see_each_other(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let ids = [group(0), group(1), group(u128::MAX), GroupId::own(&user("al")), group(256)];
     for (number, id) in (1..).zip(ids) {
         create(&store, id).await;
@@ -149,7 +149,7 @@ async fn groups_do_not_see_each_other(place: &impl Place) {
 }
 
 async fn a_redaction_overwrites_in_its_place(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     append(&store, group(1), only_records(records(1, 4))).await;
     let redactions = vec![(seq(2), record("recalled"))];
@@ -160,7 +160,7 @@ async fn a_redaction_overwrites_in_its_place(place: &impl Place) {
 }
 
 async fn an_append_may_redact_what_it_brings(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let row = create(&store, group(1)).await;
     let first =
         Changes { records: records(1, 3), redactions: vec![(seq(2), record("own"))], ..Changes::default() };
@@ -179,7 +179,7 @@ async fn an_append_may_redact_what_it_brings(place: &impl Place) {
 }
 
 async fn edits_are_found_under_what_they_edit(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     let edits = vec![(seq(1), seq(4)), (seq(1), seq(3)), (seq(2), seq(5))];
     append(&store, group(1), Changes { records: records(1, 6), edits, ..Changes::default() }).await;
@@ -196,7 +196,7 @@ async fn edits_are_found_under_what_they_edit(place: &impl Place) {
 }
 
 async fn the_state_is_the_last_one_written(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let row = create(&store, group(1)).await;
     let mut state = row.state.clone();
     state.settings =
@@ -214,15 +214,15 @@ async fn the_state_is_the_last_one_written(place: &impl Place) {
 }
 
 async fn everything_is_there_after_opening_again(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let row = create(&store, group(1)).await;
     append(&store, group(1), only_records(records(1, 40))).await;
     drop(store);
-    let store = place.open();
+    let store = place.open().await;
     assert_eq!(store.group(group(1)).await.unwrap(), Some(GroupRow { tail: seq(40), ..row.clone() }));
     append_at(&store, group(1), row.epoch, seq(40), only_records(records(40, 60))).await.unwrap();
     drop(store);
-    let store: Arc<dyn Store> = place.open();
+    let store: Arc<dyn Store> = place.open().await;
     assert_eq!(store.read(group(1), Seq::FIRST, all()).await.unwrap(), records(1, 60));
     assert_eq!(store.activate(group(1), None).await.unwrap().unwrap().epoch, Epoch(2));
 }

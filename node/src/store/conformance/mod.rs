@@ -11,19 +11,19 @@ use shoal_protocol::{GroupId, Seq, UserId, wire};
 
 use super::{
     Append, AppendError, Changes, Create, Epoch, FjallStore, GroupRow, MemberRow, MemoryDisk, MemoryStore,
-    MemoryTiming, ReadLimit, Store,
+    MemoryTiming, PostgresStore, ReadLimit, Store,
 };
-use crate::config::StoreLimits;
+use crate::config::{StoreConfig, StoreLimits};
 
 /// Somewhere a store can be opened again and again.
 pub(super) trait Place {
-    fn open(&self) -> Arc<dyn Store>;
+    fn open(&self) -> impl Future<Output = Arc<dyn Store>>;
 }
 
 struct Memory(MemoryDisk);
 
 impl Place for Memory {
-    fn open(&self) -> Arc<dyn Store> {
+    async fn open(&self) -> Arc<dyn Store> {
         Arc::new(MemoryStore::open(&self.0, MemoryTiming::default()))
     }
 }
@@ -31,10 +31,19 @@ impl Place for Memory {
 struct Fjall(tempfile::TempDir);
 
 impl Place for Fjall {
-    fn open(&self) -> Arc<dyn Store> {
+    async fn open(&self) -> Arc<dyn Store> {
         // Few groups in memory, so that many are read again.
         let limits = StoreLimits { active_groups_max: 2, memtable_bytes: 1 << 20, ..StoreLimits::default() };
         Arc::new(FjallStore::open(self.0.path(), &limits).unwrap())
+    }
+}
+
+/// One database, or several that share the groups.
+struct Postgres(StoreConfig);
+
+impl Place for Postgres {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(PostgresStore::open(&self.0, &StoreLimits::default()).await.unwrap())
     }
 }
 
@@ -46,6 +55,22 @@ fn memory() -> Memory {
 fn fjall() -> Fjall {
     let folder = tempfile::Builder::new().prefix("shoal-store").tempdir_in("/dev/shm");
     Fjall(folder.or_else(|_| tempfile::tempdir()).unwrap())
+}
+
+/// New databases on the test run's server.
+async fn postgres(count: usize) -> Postgres {
+    let server = shoal_engines::shared_postgres();
+    let (client, connection) = tokio_postgres::connect(&server, tokio_postgres::NoTls).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let mut urls = Vec::new();
+    for _ in 0..count {
+        let name = format!("conformance_{:016x}", rand::random::<u64>());
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let (address, _) = server.rsplit_once('/').unwrap();
+        urls.push(format!("{address}/{name}"));
+    }
+    driver.abort();
+    Postgres(StoreConfig { postgres: urls, ..StoreConfig::default() })
 }
 
 /// Runs the named functions of a module against every store.
@@ -62,6 +87,20 @@ macro_rules! conformance {
             $(#[tokio::test]
             async fn $name() {
                 super::$name(&crate::store::conformance::fjall()).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&crate::store::conformance::postgres(1).await).await;
+            })+
+        }
+
+        mod three_postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&crate::store::conformance::postgres(3).await).await;
             })+
         }
     };

@@ -146,14 +146,14 @@ async fn perform(store: &Arc<dyn Store>, write: Write) -> Written {
 
 async fn run(place: impl Place, steps: Vec<Step>) -> TestCaseResult {
     let mut model = Model::default();
-    let mut store = Some(place.open());
+    let mut store = Some(place.open().await);
     for step in steps {
         if let Some(write) = step.write(&model) {
             let held = store.as_ref().expect("it is open between steps");
             prop_assert_eq!(perform(held, write.clone()).await, model.apply(write));
         } else {
             drop(store.take());
-            store = Some(place.open());
+            store = Some(place.open().await);
         }
     }
     compare(&store.expect("it is open between steps"), &model).await
@@ -197,7 +197,7 @@ async fn compare(store: &Arc<dyn Store>, model: &Model) -> TestCaseResult {
 }
 
 fn block_on(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(case)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(case)
 }
 
 proptest! {
@@ -211,5 +211,14 @@ proptest! {
     #[test]
     fn the_fjall_store_is_the_model(steps in vec(step(), 1..60)) {
         block_on(run(fjall(), steps))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn the_postgres_store_is_the_model(databases in 1..3_usize, steps in vec(step(), 1..60)) {
+        block_on(async { run(postgres(databases).await, steps).await })?;
     }
 }

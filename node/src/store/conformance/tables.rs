@@ -37,7 +37,7 @@ fn numbers(count: u64) -> SenderNumbers {
 }
 
 async fn senders_are_kept_until_they_expire(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     let (one, two) = (sender("al", 1, 5), sender("al", u64::MAX, u64::MAX));
     let senders = vec![(one.clone(), numbers(3)), (two.clone(), numbers(300))];
@@ -53,7 +53,7 @@ async fn senders_are_kept_until_they_expire(place: &impl Place) {
 }
 
 async fn senders_of_one_user_are_not_anothers(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let mine = [sender("al", 1, 5), sender("al", 1, 6), sender("al", 2, 1)];
     let others = [sender("a", 1, 5), sender("al.", 1, 5), sender("alice", 1, 5)];
     for id in [group(1), group(2)] {
@@ -67,7 +67,7 @@ async fn senders_of_one_user_are_not_anothers(place: &impl Place) {
 }
 
 async fn member_rows_come_in_the_order_asked_for(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     let (al, bo) = (member("al", wire::Role::Owner), member("bo", wire::Role::Member));
     append(&store, group(1), Changes { members: vec![al.clone(), bo.clone()], ..Changes::default() }).await;
@@ -78,7 +78,7 @@ async fn member_rows_come_in_the_order_asked_for(place: &impl Place) {
 }
 
 async fn a_row_that_says_nothing_is_deleted(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     let put = async |row: MemberRow| {
         append(&store, group(1), Changes { members: vec![row], ..Changes::default() }).await
@@ -95,7 +95,7 @@ async fn a_row_that_says_nothing_is_deleted(place: &impl Place) {
 }
 
 async fn members_are_listed_by_slot_and_user_each_once(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     for id in [group(1), group(2)] {
         create(&store, id).await;
         let members = (0..100).map(|number| member(&format!("user{number}"), wire::Role::Member)).collect();
@@ -119,7 +119,7 @@ fn position(user: &UserId) -> (Slot, UserId) {
 }
 
 async fn a_users_groups_are_those_they_are_a_member_of(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     for number in (1..=9).rev() {
         create(&store, group(number)).await;
         let role = if number == 5 { wire::Role::None } else { wire::Role::Member };
@@ -145,7 +145,7 @@ fn cursors(read: Option<u64>, delivered: Option<u64>) -> Cursors {
 }
 
 async fn cursors_keep_the_greater_of_each(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let none = Cursors::default();
     assert_eq!(store.cursors(&user("al"), &[group(1), group(2)]).await.unwrap(), [none, none]);
     store.raise_cursors(vec![raise("al", group(1), Some(5), None)]).await.unwrap();
@@ -163,7 +163,7 @@ async fn cursors_keep_the_greater_of_each(place: &impl Place) {
 }
 
 async fn cursors_raised_together_keep_the_greater(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let raises = (1..40).map(|number| {
         let to = number * 7 % 40;
         store.raise_cursors(vec![
@@ -176,7 +176,7 @@ async fn cursors_raised_together_keep_the_greater(place: &impl Place) {
 }
 
 async fn groups_with_notices_due_are_listed(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     for number in 1..=5 {
         create(&store, group(number)).await;
         let notices_due = (number != 3).then_some(true);
@@ -193,7 +193,7 @@ fn setting(version: u64, value: &str) -> Setting {
 }
 
 async fn a_setting_is_swapped_only_at_its_version(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let swap = async |expected, value: Option<&str>| {
         store.compare_and_swap("a/b", expected, value.map(record)).await.unwrap()
     };
@@ -211,7 +211,7 @@ async fn a_setting_is_swapped_only_at_its_version(place: &impl Place) {
 }
 
 async fn of_many_who_swap_one_wins(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     let swap = |number: u64| store.compare_and_swap("leader", 0, Some(record(format!("{number}"))));
     let outcomes = join_all((0..20).map(swap)).await;
     let won = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Ok(1)))).count();
@@ -221,7 +221,7 @@ async fn of_many_who_swap_one_wins(place: &impl Place) {
 }
 
 async fn settings_are_listed_by_prefix(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     for key in ["a", "a/1", "a/2", "a0", "b/1", "ä"] {
         store.compare_and_swap(key, 0, Some(record(key))).await.unwrap().unwrap();
     }
@@ -233,7 +233,7 @@ async fn settings_are_listed_by_prefix(place: &impl Place) {
 }
 
 async fn rows_are_there_after_opening_again(place: &impl Place) {
-    let store = place.open();
+    let store = place.open().await;
     create(&store, group(1)).await;
     let members = vec![member("al", wire::Role::Member)];
     let senders = vec![(sender("al", 1, 1), numbers(200))];
@@ -246,7 +246,7 @@ async fn rows_are_there_after_opening_again(place: &impl Place) {
     store.raise_cursors(vec![raise("al", group(1), Some(5), None)]).await.unwrap();
     store.compare_and_swap("key", 0, Some(record("value"))).await.unwrap().unwrap();
     drop(store);
-    let store = place.open();
+    let store = place.open().await;
     assert_eq!(store.members_page(group(1), None, 9).await.unwrap(), members);
     assert_eq!(store.groups_of(&user("al"), None, 9).await.unwrap(), [group(1)]);
     assert_eq!(store.sender(group(1), &sender("al", 1, 1)).await.unwrap(), Some(numbers(200)));

@@ -1,0 +1,13 @@
+//! The store on PostgreSQL against real servers: what nodes do to each other in it, and what is left
+//! of it when a server or a connection dies. The suite that every store passes is in the crate.
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+mod world;
+
+mod opening;
+
+mod nodes;
+
+mod failures;
+
+mod throughput;
