@@ -13,7 +13,7 @@ mod load;
 
 mod show;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
@@ -40,8 +40,6 @@ pub struct Config {
     pub region: String,
     /// TCP addresses of `/metrics`, `/healthz` and `/readyz`, which ask for no token; none: off.
     pub ops: Vec<SocketAddr>,
-    /// What keeps placement and settings, and knows which nodes live.
-    pub coordination: CoordinationKind,
     /// What is logged, as tracing's filter: `info`, `shoal_node=debug,info`.
     pub log: String,
     /// How it is logged.
@@ -52,6 +50,9 @@ pub struct Config {
     pub socket_buffer_bytes: usize,
     /// Threads that carry the node's tasks; 0: one for each processor.
     pub worker_threads: usize,
+    /// What keeps placement and settings, and knows which nodes live: the process, for one node, or
+    /// etcd, for any number.
+    pub coordination: CoordinationConfig,
     /// What keeps records: the data folder, for one node, or PostgreSQL, for any number.
     pub store: StoreConfig,
     /// Every limit.
@@ -73,13 +74,44 @@ pub struct StoreConfig {
 }
 
 /// What keeps placement and settings, and knows which nodes live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CoordinationKind {
-    /// In this process, kept in its store: one node.
-    InProcess,
-    /// etcd: several nodes, which need a store they share.
-    Etcd,
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoordinationConfig {
+    /// etcd's endpoints, as `http://host:port` or `https://host:port`; one that answers is used. None:
+    /// coordination is in the process, kept in its store.
+    pub etcd: Vec<String>,
+    /// What all keys in etcd begin with: the same for all nodes of a cluster, and for no others.
+    pub cluster: String,
+    /// A node that etcd has not heard of for so long counts as dead, in milliseconds; etcd counts in
+    /// whole seconds, two at least.
+    pub lease_ms: u64,
+    /// A PEM file with the authorities that etcd's certificates must come from, for `https://`.
+    pub etcd_ca: PathBuf,
+    /// A PEM file with this node's certificate, where etcd asks for one.
+    pub etcd_certificate: PathBuf,
+    /// A PEM file with its key.
+    pub etcd_key: PathBuf,
+}
+
+impl CoordinationConfig {
+    /// [`Self::lease_ms`].
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+}
+
+impl Default for CoordinationConfig {
+    fn default() -> Self {
+        Self {
+            etcd: Vec::new(),
+            cluster: "shoal".into(),
+            lease_ms: 3_000,
+            etcd_ca: PathBuf::new(),
+            etcd_certificate: PathBuf::new(),
+            etcd_key: PathBuf::new(),
+        }
+    }
 }
 
 /// How the log is written.
@@ -104,12 +136,12 @@ impl Default for Config {
             name: String::new(),
             region: "default".into(),
             ops: vec![SocketAddr::from(([127, 0, 0, 1], 9464))],
-            coordination: CoordinationKind::InProcess,
             log: "info".into(),
             log_format: LogFormat::Human,
             drain_grace_ms: 10_000,
             socket_buffer_bytes: 4 << 20,
             worker_threads: 0,
+            coordination: CoordinationConfig::default(),
             store: StoreConfig::default(),
             limits: Limits::default(),
         }

@@ -1,14 +1,14 @@
 //! What each value allows by itself may still make no sense: zeros, contradictions, engines that
 //! do not go together.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, path::Path};
 
 use shoal_protocol::frame::FRAME_BYTES_MAX;
 use tokio_postgres::config::SslMode;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, CoordinationKind, Limits, load::leaves};
+use super::{Config, CoordinationConfig, Limits, load::leaves};
 use crate::store::postgres;
 
 /// Keys whose value may be 0.
@@ -38,6 +38,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     zeros(config, &mut found);
     node(config, &mut found);
     engines(config, &mut found);
+    etcd(&config.coordination, &mut found);
     access(&config.limits, &mut found);
     group(&config.limits, &mut found);
     found
@@ -81,11 +82,11 @@ fn node(config: &Config, found: &mut Vec<Problem>) {
 fn engines(config: &Config, found: &mut Vec<Problem>) {
     let store = &config.store;
     let mut problem = |key: &str, message| found.push(Problem { key: key.into(), message });
-    if config.coordination == CoordinationKind::Etcd && store.postgres.is_empty() {
+    if !config.coordination.etcd.is_empty() && store.postgres.is_empty() {
         problem(
-            "coordination",
-            "\"etcd\" is for several nodes, and these must share one store; with an embedded store each would \
-             number the same groups in a store of its own. Set store.postgres, or coordination = \"in-process\""
+            "coordination.etcd",
+            "etcd is for several nodes, and these must share one store; with an embedded store each would \
+             number the same groups in a store of its own. Set store.postgres, or leave etcd out"
                 .into(),
         );
     }
@@ -102,6 +103,31 @@ fn engines(config: &Config, found: &mut Vec<Problem>) {
     }
     if store.postgres.is_empty() && !trusts_nobody {
         problem("store.postgres_ca", "it is of no use without store.postgres".into());
+    }
+}
+
+fn etcd(config: &CoordinationConfig, found: &mut Vec<Problem>) {
+    let mut problem = |key: &str, message| found.push(Problem { key: key.into(), message });
+    let is_set = |path: &Path| !path.as_os_str().is_empty();
+    for endpoint in &config.etcd {
+        match endpoint.split_once("://") {
+            Some(("http", host)) if is_host_and_port(host) => {}
+            Some(("https", host)) if is_host_and_port(host) && is_set(&config.etcd_ca) => {}
+            Some(("https", host)) if is_host_and_port(host) => problem(
+                "coordination.etcd_ca",
+                format!("{endpoint} asks for TLS; say which authorities to trust"),
+            ),
+            _ => problem("coordination.etcd", format!("{endpoint:?} is not of the form http://host:port")),
+        }
+    }
+    if config.cluster.is_empty() || config.cluster.contains('/') {
+        problem("coordination.cluster", "a name without / is wanted".into());
+    }
+    if is_set(&config.etcd_certificate) != is_set(&config.etcd_key) {
+        problem("coordination.etcd_key", "a certificate and its key go together".into());
+    }
+    if is_set(&config.etcd_certificate) && !is_set(&config.etcd_ca) {
+        problem("coordination.etcd_certificate", "it is of no use without coordination.etcd_ca".into());
     }
 }
 
@@ -225,9 +251,10 @@ mod tests {
 
     #[test]
     fn etcd_over_an_embedded_store_is_refused_with_the_reason() {
-        let config = Config { coordination: CoordinationKind::Etcd, ..Config::default() };
+        let mut config = Config::default();
+        config.coordination.etcd = vec!["http://etcd:2379".into()];
         let found = problems(&config);
-        assert_eq!(found[0].key, "coordination");
+        assert_eq!(found[0].key, "coordination.etcd");
         assert!(found[0].message.contains("share one store"), "{}", found[0].message);
     }
 
@@ -237,7 +264,7 @@ mod tests {
             keys(|config| {
                 config.store.postgres = url.split_whitespace().map(Into::into).collect();
                 config.store.postgres_ca = ca.into();
-                config.coordination = CoordinationKind::Etcd;
+                config.coordination.etcd = vec!["http://etcd:2379".into()];
             })
         };
         assert_eq!(with("postgres://shoal@db/shoal postgres://a,b/shoal?sslmode=disable", ""), [""; 0]);
@@ -246,6 +273,28 @@ mod tests {
         assert_eq!(with("postgres://db/shoal mysql://db", ""), ["store.postgres"]);
         assert_eq!(with("postgres://db/shoal?sslmode=perhaps", ""), ["store.postgres"]);
         assert_eq!(with("postgres://db/shoal?sslmode=require", ""), ["store.postgres_ca"]);
-        assert_eq!(with("", "ca.pem"), ["coordination", "store.postgres_ca"]);
+        assert_eq!(with("", "ca.pem"), ["coordination.etcd", "store.postgres_ca"]);
+    }
+
+    #[test]
+    fn an_etcd_that_cannot_be_used_is_refused_by_the_names_of_its_keys() {
+        let with = |etcd: &str, change: fn(&mut CoordinationConfig)| {
+            keys(|config| {
+                config.store.postgres = vec!["postgres://db/shoal".into()];
+                config.coordination.etcd = etcd.split_whitespace().map(Into::into).collect();
+                change(&mut config.coordination);
+            })
+        };
+        assert_eq!(with("http://a:2379 http://[::1]:2379", |_| {}), [""; 0]);
+        assert_eq!(with("https://a:2379", |etcd| etcd.etcd_ca = "ca.pem".into()), [""; 0]);
+        assert_eq!(with("https://a:2379", |_| {}), ["coordination.etcd_ca"]);
+        assert_eq!(with("a:2379", |_| {}), ["coordination.etcd"]);
+        assert_eq!(with("http://a", |_| {}), ["coordination.etcd"]);
+        assert_eq!(with("", |etcd| etcd.cluster = "a/b".into()), ["coordination.cluster"]);
+        assert_eq!(with("", |etcd| etcd.lease_ms = 0), ["coordination.lease_ms"]);
+        assert_eq!(
+            with("", |etcd| etcd.etcd_certificate = "node.pem".into()),
+            ["coordination.etcd_key", "coordination.etcd_certificate"]
+        );
     }
 }

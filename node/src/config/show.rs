@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use documented::DocumentedFields;
 
-use super::{AccessLimits, Config, GroupLimits, Limits, StoreConfig, StoreLimits, ViewLimits};
+use super::{
+    AccessLimits, Config, CoordinationConfig, GroupLimits, Limits, StoreConfig, StoreLimits, ViewLimits,
+};
 
 /// The configuration as the file that would make it, each key below what it means.
 #[must_use]
@@ -33,6 +35,7 @@ pub fn to_toml(config: &Config) -> String {
 fn meanings() -> BTreeMap<String, &'static str> {
     let mut meanings = BTreeMap::new();
     of::<Config>("", &mut meanings);
+    of::<CoordinationConfig>("coordination", &mut meanings);
     of::<StoreConfig>("store", &mut meanings);
     of::<Limits>("limits", &mut meanings);
     of::<AccessLimits>("limits.access", &mut meanings);

@@ -10,7 +10,10 @@ use super::*;
 pub(super) async fn all<C: Coordination, F: Future<Output = C>>(fresh: impl Fn() -> F) {
     nodes_come_and_go(&fresh().await).await;
     a_node_that_comes_back_replaces_itself(&fresh().await).await;
+    one_node_leads_and_the_next_one_when_it_goes(&fresh().await).await;
+    a_leader_that_is_replaced_leads_no_more(&fresh().await).await;
     placement_changes_only_from_the_version_named(&fresh().await).await;
+    of_two_placements_from_one_version_one_is_written(&fresh().await).await;
     of_two_swaps_from_one_version_one_wins(&fresh().await).await;
     a_setting_taken_away_is_gone(&fresh().await).await;
     a_watch_shows_what_is_there_and_what_becomes_of_it(&fresh().await).await;
@@ -29,9 +32,15 @@ pub(super) fn node(name: &str) -> NodeRecord {
     }
 }
 
+/// A placement over these nodes.
+pub(super) fn over(names: &[&str]) -> Placement {
+    let capacities: BTreeMap<_, _> = names.iter().map(|name| (NodeName((*name).into()), 1)).collect();
+    Placement::default().after(&Placement::default().balance(&capacities))
+}
+
 /// Waits until what is watched is as it should be.
-async fn until<T>(watched: &mut watch::Receiver<Arc<T>>, wanted: impl Fn(&T) -> bool) {
-    let seen = timeout(Duration::from_secs(10), watched.wait_for(|state| wanted(state))).await;
+pub(super) async fn until<S>(watched: &mut watch::Receiver<S>, wanted: impl Fn(&S) -> bool) {
+    let seen = timeout(Duration::from_secs(20), watched.wait_for(|state| wanted(state))).await;
     drop(seen.expect("the change is seen").expect("coordination lives"));
 }
 
@@ -67,16 +76,58 @@ async fn a_node_that_comes_back_replaces_itself(coordination: &impl Coordination
 async fn placement_changes_only_from_the_version_named(coordination: &impl Coordination) {
     let mut placement = coordination.placement();
     assert_eq!(placement.borrow().version, 0);
-    let over = |names: &[&str]| {
-        let capacities: BTreeMap<_, _> = names.iter().map(|name| (NodeName((*name).into()), 1)).collect();
-        Placement::default().after(&Placement::default().balance(&capacities))
-    };
+    let leader = coordination.register(node("a")).await.unwrap();
+    let leadership = leader.lead().await;
     let (one, two) = (over(&["a"]), over(&["a", "b"]));
-    assert_eq!(coordination.place(0, one.clone()).await.unwrap(), Ok(1));
-    let refused = coordination.place(0, two.clone()).await.unwrap().unwrap_err();
-    assert_eq!(*refused, Placed { version: 1, placement: one });
-    assert_eq!(coordination.place(1, two.clone()).await.unwrap(), Ok(2));
-    until(&mut placement, |placed| *placed == Placed { version: 2, placement: two.clone() }).await;
+    assert_eq!(coordination.place(&leadership, 0, one.clone()).await.unwrap(), Ok(1));
+    let refused = coordination.place(&leadership, 0, two.clone()).await.unwrap();
+    assert_eq!(refused, Err(Refused::Moved(Arc::new(Placed { version: 1, placement: one }))));
+    assert_eq!(coordination.place(&leadership, 1, two.clone()).await.unwrap(), Ok(2));
+    until(&mut placement, |placed| **placed == Placed { version: 2, placement: two.clone() }).await;
+}
+
+async fn of_two_placements_from_one_version_one_is_written(coordination: &impl Coordination) {
+    let leader = coordination.register(node("a")).await.unwrap();
+    let leadership = leader.lead().await;
+    let (first, second) = tokio::join!(
+        coordination.place(&leadership, 0, over(&["a"])),
+        coordination.place(&leadership, 0, over(&["b"])),
+    );
+    let (won, refused) = match (first.unwrap(), second.unwrap()) {
+        (Ok(1), Err(refused)) => (over(&["a"]), refused),
+        (Err(refused), Ok(1)) => (over(&["b"]), refused),
+        other => panic!("one of two is written, not {other:?}"),
+    };
+    assert_eq!(refused, Refused::Moved(Arc::new(Placed { version: 1, placement: won })));
+}
+
+async fn one_node_leads_and_the_next_one_when_it_goes(coordination: &impl Coordination) {
+    let mut leader = coordination.leader();
+    assert_eq!(*leader.borrow(), None);
+    let a = coordination.register(node("a")).await.unwrap();
+    let b = coordination.register(node("b")).await.unwrap();
+    let first = a.lead().await;
+    assert_eq!((first.node.0.as_str(), &a.lead().await), ("a", &first), "asked again, it leads already");
+    until(&mut leader, |leader| *leader == Some(first.clone())).await;
+    assert!(timeout(Duration::from_millis(50), b.lead()).await.is_err(), "one leads");
+    assert_eq!(coordination.place(&first, 0, over(&["a"])).await.unwrap(), Ok(1));
+
+    drop(a);
+    let second = timeout(Duration::from_secs(10), b.lead()).await.expect("the other leads");
+    assert!(second.node.0 == "b" && second.term > first.term, "{second:?} after {first:?}");
+    until(&mut leader, |leader| *leader == Some(second.clone())).await;
+    assert_eq!(coordination.place(&first, 1, over(&["b"])).await.unwrap(), Err(Refused::Deposed));
+    assert_eq!(coordination.place(&second, 1, over(&["b"])).await.unwrap(), Ok(2));
+}
+
+async fn a_leader_that_is_replaced_leads_no_more(coordination: &impl Coordination) {
+    let before = coordination.register(node("a")).await.unwrap();
+    let first = before.lead().await;
+    let after = coordination.register(node("a")).await.unwrap();
+    let second = timeout(Duration::from_secs(10), after.lead()).await.expect("the new one leads");
+    assert_eq!(coordination.place(&first, 0, over(&["b"])).await.unwrap(), Err(Refused::Deposed));
+    assert!(timeout(Duration::from_millis(50), before.lead()).await.is_err(), "the old one never again");
+    assert_eq!(coordination.place(&second, 0, over(&["a"])).await.unwrap(), Ok(1));
 }
 
 async fn of_two_swaps_from_one_version_one_wins(coordination: &impl Coordination) {

@@ -3,7 +3,11 @@
 //! All writes go through one [`Writer`], so that whoever watches sees them in the order in which
 //! they became durable.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,8 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
 
 use super::{
-    Coordination, CoordinationError, KEY_BYTES_MAX, Load, NodeName, NodeRecord, Nodes, Placed, Placement,
-    Registration, VALUE_BYTES_MAX,
+    Coordination, CoordinationError, Leadership, Load, NodeName, NodeRecord, Nodes, Placed, Placement,
+    Refused, Registration, Standing, checked, checked_value,
 };
 use crate::store::{Setting, Store, StoreError};
 
@@ -29,16 +33,27 @@ type Swapped<T> = Result<Result<u64, T>, CoordinationError>;
 /// [`Coordination`] for one node, kept in its store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct InProcess {
-    nodes: Arc<watch::Sender<Arc<Nodes>>>,
-    registrations: Arc<watch::Sender<BTreeMap<NodeName, u64>>>,
+    living: Arc<Mutex<Living>>,
+    nodes: watch::Receiver<Arc<Nodes>>,
+    leader: watch::Receiver<Option<Leadership>>,
     placement: watch::Receiver<Arc<Placed>>,
     commands: mpsc::Sender<Command>,
+}
+
+/// Who is registered, and who leads.
+#[derive(Debug, Default)]
+struct Living {
+    standings: BTreeMap<NodeName, watch::Sender<Standing>>,
+    terms: u64,
+    nodes: watch::Sender<Arc<Nodes>>,
+    leader: watch::Sender<Option<Leadership>>,
 }
 
 /// Carries out the writes of an [`InProcess`]. Run it in a task; it ends with the last handle.
 pub struct Writer {
     store: Arc<dyn Store>,
     commands: mpsc::Receiver<Command>,
+    leader: watch::Receiver<Option<Leadership>>,
     placement: watch::Sender<Arc<Placed>>,
     watches: Vec<(String, watch::Sender<Arc<Settings>>)>,
 }
@@ -46,9 +61,10 @@ pub struct Writer {
 #[derive(Debug)]
 enum Command {
     Place {
+        leadership: Leadership,
         expected: u64,
         placement: Placement,
-        answer: oneshot::Sender<Swapped<Arc<Placed>>>,
+        answer: oneshot::Sender<Swapped<Refused>>,
     },
     Read {
         key: String,
@@ -78,13 +94,21 @@ impl InProcess {
         };
         let (sender, placement) = watch::channel(Arc::new(placed));
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let handle = Self {
-            nodes: Arc::new(watch::Sender::default()),
-            registrations: Arc::new(watch::Sender::default()),
-            placement,
-            commands,
+        let living = Living::default();
+        let (nodes, leader) = (living.nodes.subscribe(), living.leader.subscribe());
+        let writer = Writer {
+            store,
+            commands: receiver,
+            leader: leader.clone(),
+            placement: sender,
+            watches: Vec::new(),
         };
-        Ok((handle, Writer { store, commands: receiver, placement: sender, watches: Vec::new() }))
+        let handle = Self { living: Arc::new(Mutex::new(living)), nodes, leader, placement, commands };
+        Ok((handle, writer))
+    }
+
+    fn living(&self) -> MutexGuard<'_, Living> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask<T>(
@@ -102,26 +126,25 @@ impl InProcess {
 impl Coordination for InProcess {
     async fn register(&self, node: NodeRecord) -> Result<Box<dyn Registration>, CoordinationError> {
         let name = node.name.clone();
-        let mut number = 0;
-        self.registrations.send_modify(|registrations| {
-            number = registrations.get(&name).map_or(1, |last| last + 1);
-            registrations.insert(name.clone(), number);
-        });
-        let lease = Lease { name: name.clone(), number, of: self.clone() };
-        self.nodes.send_modify(|nodes| drop(Arc::make_mut(nodes).insert(name, node)));
-        Ok(Box::new(lease))
+        let standing = self.living().join(node);
+        Ok(Box::new(Lease { name, standing, of: self.clone() }))
     }
 
     fn nodes(&self) -> watch::Receiver<Arc<Nodes>> {
-        self.nodes.subscribe()
+        self.nodes.clone()
+    }
+
+    fn leader(&self) -> watch::Receiver<Option<Leadership>> {
+        self.leader.clone()
     }
 
     fn placement(&self) -> watch::Receiver<Arc<Placed>> {
         self.placement.clone()
     }
 
-    async fn place(&self, expected: u64, placement: Placement) -> Swapped<Arc<Placed>> {
-        self.ask(|answer| Command::Place { expected, placement, answer }).await
+    async fn place(&self, leadership: &Leadership, expected: u64, placement: Placement) -> Swapped<Refused> {
+        let leadership = leadership.clone();
+        self.ask(|answer| Command::Place { leadership, expected, placement, answer }).await
     }
 
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError> {
@@ -136,9 +159,7 @@ impl Coordination for InProcess {
         value: Option<Bytes>,
     ) -> Swapped<Option<Setting>> {
         let key = checked(key)?;
-        if value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX) {
-            return Err(CoordinationError::TooLarge);
-        }
+        checked_value(value.as_ref())?;
         self.ask(|answer| Command::Swap { key, expected, value, answer }).await
     }
 
@@ -148,46 +169,87 @@ impl Coordination for InProcess {
     }
 }
 
-/// One registration of a node. The name's number says whether it is still the one that counts.
+impl Living {
+    fn join(&mut self, node: NodeRecord) -> watch::Sender<Standing> {
+        let standing = watch::Sender::default();
+        if let Some(before) = self.standings.insert(node.name.clone(), standing.clone()) {
+            before.send_replace(Standing::Lost);
+            self.depose(&node.name);
+        }
+        self.nodes.send_modify(|nodes| drop(Arc::make_mut(nodes).insert(node.name.clone(), node)));
+        standing
+    }
+
+    fn leave(&mut self, name: &NodeName) {
+        self.standings.remove(name);
+        self.depose(name);
+        self.nodes.send_modify(|nodes| drop(Arc::make_mut(nodes).remove(name)));
+    }
+
+    fn elect(&mut self, node: &NodeName) -> Option<Leadership> {
+        if self.leader.borrow().is_none() {
+            self.terms += 1;
+            self.leader.send_replace(Some(Leadership { node: node.clone(), term: self.terms }));
+        }
+        self.leader.borrow().clone().filter(|leader| leader.node == *node)
+    }
+
+    fn depose(&self, name: &NodeName) {
+        let is_theirs = |leader: &Leadership| leader.node == *name;
+        self.leader.send_if_modified(|leader| leader.take_if(|leader| is_theirs(leader)).is_some());
+    }
+}
+
+/// One registration of a node.
 #[derive(Debug)]
 struct Lease {
     name: NodeName,
-    number: u64,
+    standing: watch::Sender<Standing>,
     of: InProcess,
 }
 
 impl Lease {
-    fn is_held(&self) -> bool {
-        self.of.registrations.borrow().get(&self.name) == Some(&self.number)
+    /// What is done under it is done while it is held.
+    fn while_held<T>(&self, act: impl FnOnce(&mut Living) -> T) -> Option<T> {
+        let mut living = self.of.living();
+        let is_held = *self.standing.borrow() == Standing::Held;
+        is_held.then(|| act(&mut living))
     }
 }
 
 #[async_trait]
 impl Registration for Lease {
     fn report(&self, load: Load) {
-        if self.is_held() {
-            self.of.nodes.send_modify(|nodes| {
+        self.while_held(|living| {
+            living.nodes.send_modify(|nodes| {
                 if let Some(node) = Arc::make_mut(nodes).get_mut(&self.name) {
                     node.load = load;
                 }
             });
-        }
+        });
     }
 
-    async fn lost(&self) {
-        let mut registrations = self.of.registrations.subscribe();
-        let replaced =
-            |registrations: &BTreeMap<NodeName, u64>| registrations.get(&self.name) != Some(&self.number);
-        // The sender lives as long as the lease does.
-        drop(registrations.wait_for(replaced).await);
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    async fn lead(&self) -> Leadership {
+        let mut leader = self.of.leader.clone();
+        loop {
+            leader.mark_unchanged();
+            if let Some(leadership) = self.while_held(|living| living.elect(&self.name)).flatten() {
+                return leadership;
+            }
+            if leader.changed().await.is_err() {
+                pending().await
+            }
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.is_held() {
-            self.of.nodes.send_modify(|nodes| drop(Arc::make_mut(nodes).remove(&self.name)));
-        }
+        self.while_held(|living| living.leave(&self.name));
     }
 }
 
@@ -197,8 +259,13 @@ impl Writer {
         while let Some(command) = self.commands.recv().await {
             // Whoever asked may have gone: what was asked for is done nevertheless.
             match command {
-                Command::Place { expected, placement, answer } => {
-                    drop(answer.send(self.place(expected, placement).await));
+                Command::Place { leadership, expected, placement, answer } => {
+                    let refused = (*self.leader.borrow() != Some(leadership)).then_some(Refused::Deposed);
+                    let placed = match refused {
+                        Some(refused) => Ok(Err(refused)),
+                        None => self.place(expected, placement).await,
+                    };
+                    drop(answer.send(placed));
                 }
                 Command::Read { key, answer } => {
                     drop(answer.send(self.store.setting(&stored(&key)).await.map_err(Into::into)));
@@ -211,7 +278,7 @@ impl Writer {
         }
     }
 
-    async fn place(&mut self, expected: u64, placement: Placement) -> Swapped<Arc<Placed>> {
+    async fn place(&mut self, expected: u64, placement: Placement) -> Swapped<Refused> {
         let value = serde_json::to_vec(&placement).expect("a placement is JSON");
         match self.store.compare_and_swap(PLACEMENT, expected, Some(value.into())).await? {
             Ok(version) => {
@@ -221,7 +288,7 @@ impl Writer {
             Err(current) => {
                 let placed = Arc::new(current.as_ref().map(decode).transpose()?.unwrap_or_default());
                 self.placement.send_replace(Arc::clone(&placed));
-                Ok(Err(placed))
+                Ok(Err(Refused::Moved(placed)))
             }
         }
     }
@@ -296,10 +363,6 @@ fn decode(setting: &Setting) -> Result<Placed, CoordinationError> {
     Ok(Placed { version: setting.version, placement })
 }
 
-fn checked(key: &str) -> Result<String, CoordinationError> {
-    if key.len() <= KEY_BYTES_MAX { Ok(key.to_owned()) } else { Err(CoordinationError::TooLarge) }
-}
-
 fn stored(key: &str) -> String {
     format!("{SETTINGS}{key}")
 }
@@ -328,9 +391,10 @@ mod tests {
         let store = MemoryStore::new(1);
         let before = open(&store).await;
         let lease = before.register(node("a")).await.unwrap();
+        let leadership = lease.lead().await;
         let capacities = BTreeMap::from([(NodeName("a".into()), 1)]);
         let placement = Placement::default().after(&Placement::default().balance(&capacities));
-        assert_eq!(before.place(0, placement.clone()).await.unwrap(), Ok(1));
+        assert_eq!(before.place(&leadership, 0, placement.clone()).await.unwrap(), Ok(1));
         assert_eq!(before.compare_and_swap("k", 0, Some("v".into())).await.unwrap(), Ok(1));
         drop((before, lease));
 

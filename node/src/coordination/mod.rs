@@ -6,18 +6,23 @@
 
 mod placement;
 
+pub mod leader;
+
 mod in_process;
+
+mod etcd;
 
 #[cfg(test)]
 mod conformance;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::pending, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use etcd::{Etcd, EtcdDriver, EtcdOptions, EtcdTls};
 pub use in_process::{InProcess, Writer};
 pub use placement::{Move, PARTITIONS, Partition, Placement};
 
@@ -81,6 +86,40 @@ pub struct Placed {
     pub placement: Placement,
 }
 
+/// One node's time as the leader: what each of its decisions is conditional on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// Who leads.
+    pub node: NodeName,
+    /// Greater than that of every leadership before.
+    pub term: u64,
+}
+
+/// Why a placement was not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another version stands there.
+    #[error("the placement has moved on to version {}", .0.version)]
+    Moved(Arc<Placed>),
+    /// The leadership has ended; another node may lead.
+    #[error("this leadership has ended")]
+    Deposed,
+}
+
+/// What became of a node's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// It is held: the others see the node.
+    #[default]
+    Held,
+    /// It ran out while coordination was away, or this node stood still: the others may have taken
+    /// the node for dead. What is watched here may be old. The node is registered again by itself
+    /// as soon as coordination answers.
+    Lapsed,
+    /// Another registration has taken the node's name: this one has ended for good.
+    Lost,
+}
+
 /// Why the coordination layer did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CoordinationError {
@@ -111,19 +150,24 @@ pub trait Coordination: Send + Sync + 'static {
     /// Who looks after what.
     fn placement(&self) -> watch::Receiver<Arc<Placed>>;
 
-    /// Replaces the placement if its version is still `expected`; the new version, or what stands
-    /// there instead.
+    /// Who leads; nobody between a leader's end and the next one's election.
+    fn leader(&self) -> watch::Receiver<Option<Leadership>>;
+
+    /// Replaces the placement if its version is still `expected` and the leadership lasts; the new
+    /// version, or why not. After an error it may have been written.
     async fn place(
         &self,
+        leadership: &Leadership,
         expected: u64,
         placement: Placement,
-    ) -> Result<Result<u64, Arc<Placed>>, CoordinationError>;
+    ) -> Result<Result<u64, Refused>, CoordinationError>;
 
     /// A setting with its version, which starts at 1.
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError>;
 
     /// Writes a setting (none: takes it away) if its version is still `expected` (0: there is
-    /// none); the new version, or what stands there instead.
+    /// none); the new version, or what stands there instead. After an error it may have been
+    /// written.
     async fn compare_and_swap(
         &self,
         key: &str,
@@ -138,13 +182,35 @@ pub trait Coordination: Send + Sync + 'static {
     ) -> Result<watch::Receiver<Arc<BTreeMap<String, Setting>>>, CoordinationError>;
 }
 
-/// A node's place among the living. Dropping it gives the lease back.
+/// A node's place among the living. Dropping it gives the lease back, and the leadership with it.
 #[async_trait]
 pub trait Registration: Send + Sync {
     /// Says how much the node carries now.
     fn report(&self, load: Load);
 
-    /// Waits until the lease is lost: the others take the node for dead, and another may have
-    /// taken its name. Cancellation safe.
-    async fn lost(&self);
+    /// What becomes of the lease.
+    fn standing(&self) -> watch::Receiver<Standing>;
+
+    /// Waits until this node leads: at once where it does already. Cancellation safe.
+    async fn lead(&self) -> Leadership;
+
+    /// Waits until the registration has ended for good because another has taken the node's name.
+    /// A lease that ran out while coordination was away is no such end: see [`Standing::Lapsed`].
+    /// Cancellation safe.
+    async fn lost(&self) {
+        let mut standing = self.standing();
+        if standing.wait_for(|standing| *standing == Standing::Lost).await.is_err() {
+            // Nobody is left to say it: the process ends.
+            pending().await
+        }
+    }
+}
+
+fn checked(key: &str) -> Result<String, CoordinationError> {
+    if key.len() <= KEY_BYTES_MAX { Ok(key.to_owned()) } else { Err(CoordinationError::TooLarge) }
+}
+
+fn checked_value(value: Option<&Bytes>) -> Result<(), CoordinationError> {
+    let is_too_large = value.is_some_and(|value| value.len() > VALUE_BYTES_MAX);
+    if is_too_large { Err(CoordinationError::TooLarge) } else { Ok(()) }
 }

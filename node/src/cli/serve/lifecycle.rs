@@ -1,14 +1,13 @@
 //! Starting, ready, draining: what signals, health and coordination make of a node.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context;
 use shoal_node::{
-    coordination::{Coordination, CoordinationError, Load, Registration},
+    coordination::{Coordination, Load, Registration, leader},
     node::Node,
     ops::{Metrics, Probe},
     store::Store,
@@ -17,7 +16,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// How often load and health are looked at.
 const PULSE: Duration = Duration::from_secs(1);
@@ -97,7 +96,10 @@ pub(super) struct Running {
     pub(super) node: Node,
     pub(super) metrics: Arc<Metrics>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) coordination: Arc<dyn Coordination>,
     pub(super) registration: Box<dyn Registration>,
+    /// How long other nodes have to come back when coordination was away.
+    pub(super) grace: Duration,
     pub(super) phase: Phase,
 }
 
@@ -124,7 +126,8 @@ impl Running {
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_writable = true;
-        tokio::pin!(stopped);
+        let leading = leader::run(&*self.coordination, &*self.registration, self.grace);
+        tokio::pin!(stopped, leading);
         loop {
             tokio::select! {
                 biased;
@@ -133,6 +136,7 @@ impl Running {
                     error!("another node has taken this one's name");
                     return;
                 }
+                never = &mut leading => match never {},
                 _ = pulse.tick() => was_writable = self.beat(was_writable),
             }
         }
@@ -151,27 +155,5 @@ impl Running {
             committed: self.metrics.committed.get(),
         });
         health.is_ok()
-    }
-}
-
-/// Gives every partition to a node that lives.
-pub(super) async fn place(coordination: &impl Coordination) -> Result<(), CoordinationError> {
-    loop {
-        let capacities: BTreeMap<_, _> = coordination
-            .nodes()
-            .borrow()
-            .values()
-            .filter(|node| node.roles.group)
-            .map(|node| (node.name.clone(), node.capacity))
-            .collect();
-        let placed = coordination.placement().borrow().clone();
-        let moves = placed.placement.balance(&capacities);
-        if moves.is_empty() {
-            return Ok(());
-        }
-        if coordination.place(placed.version, placed.placement.after(&moves)).await?.is_ok() {
-            debug!(partitions = moves.len(), "placed");
-            return Ok(());
-        }
     }
 }

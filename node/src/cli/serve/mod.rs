@@ -2,6 +2,8 @@
 
 mod announce;
 
+mod coordination;
+
 mod lifecycle;
 
 mod sockets;
@@ -14,7 +16,7 @@ use quinn::{Runtime, TokioRuntime};
 use shoal_node::{
     clock::SystemClock,
     config::{Config, Loaded, LogFormat, Override},
-    coordination::{Coordination, InProcess, Load, NodeName, NodeRecord, Roles},
+    coordination::{Load, NodeName, NodeRecord, Roles},
     node::{Node, Parts},
     ops::Metrics,
     store::{FjallStore, PostgresStore, Store},
@@ -97,11 +99,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let store = open_store(&config, &folder, &metrics).await?;
     phase.follow(&store);
     let addresses = advertised(&config, &sockets);
-    let (coordination, writer) = InProcess::open(Arc::clone(&store)).await.context("coordination")?;
-    let writer = tokio::spawn(writer.run());
+    let (coordination, driver) =
+        coordination::open(&config.coordination, &store).await.context("coordination")?;
     let record = record(&config, &folder, addresses.clone());
     let registration = coordination.register(record).await.context("coordination")?;
-    lifecycle::place(&coordination).await.context("coordination")?;
 
     let parts = parts(&config, &folder, &sockets, &store, &metrics, addresses)?;
     let node = Node::start(parts).await.context("the node cannot be started")?;
@@ -109,12 +110,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     info!(node = folder.name, version = env!("CARGO_PKG_VERSION"), listen = ?sockets.clients, "serving");
     Announcement::new(&config, &folder, &sockets)?.show(config.log_format)?;
 
-    let running = Running { node, metrics, store, registration, phase };
+    let grace = config.coordination.lease();
+    let running = Running { node, metrics, store, coordination, registration, grace, phase };
     running.until_stopped(signals, config.drain_grace_ms).await;
-    drop(coordination);
     ops.abort();
-    // The writer ends with the last handle, and the store is closed with the writer.
-    writer.await.context("coordination's writer")
+    // It ends with the last handle, and the store is closed with it.
+    driver.await.context("coordination's task")
 }
 
 /// Opening reads what a crash left, which may take a while.

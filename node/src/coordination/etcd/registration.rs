@@ -1,0 +1,228 @@
+//! A node's registration, and the lease that it stands under.
+//!
+//! One lease id is kept for as long as the registration lives: after the lease has run out it is
+//! granted again under its old id. So the id says whose a record is, and a registration that was
+//! away renews itself only where nobody has taken its name meanwhile.
+
+use std::{future::pending, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tonic::Status;
+use tracing::{debug, info, warn};
+
+use super::{
+    api::{TxnRequest, get, is_under, put},
+    client::{Client, said},
+    election::Election,
+};
+use crate::coordination::{Leadership, Load, NodeRecord, Registration, Standing};
+
+/// The record is written no oftener than this, and the lease prolonged no more seldom.
+const BEAT_MAX: Duration = Duration::from_secs(1);
+/// How long to wait after etcd did not answer.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A node's place among the living.
+pub(super) struct Registered {
+    /// Its end is the registration's.
+    load: watch::Sender<Load>,
+    standing: watch::Receiver<Standing>,
+    election: Election,
+}
+
+/// Keeps a registration. Run it in a task; it ends with the registration.
+pub(super) struct Keeper {
+    client: Client,
+    key: String,
+    record: NodeRecord,
+    lease: i64,
+    lasting: Duration,
+    /// Until then the others see the node, whatever happens.
+    held_until: Instant,
+    /// What the record in etcd says.
+    told: Load,
+    load: watch::Receiver<Load>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Keeper {
+    /// Registers the node in place of whoever has its name.
+    pub(super) async fn register(
+        client: &Client,
+        key: String,
+        record: NodeRecord,
+        lasting: Duration,
+        load: watch::Receiver<Load>,
+    ) -> Result<Self, Status> {
+        let asked = Instant::now();
+        let granted = client.grant(0, lasting).await?;
+        // etcd has a shortest lease of its own.
+        let lasting = Duration::from_secs(granted.ttl.unsigned_abs());
+        let keeper = Self {
+            client: client.within(lasting / 3),
+            told: record.load,
+            key,
+            record,
+            lease: granted.id,
+            lasting,
+            held_until: asked + lasting,
+            load,
+            standing: watch::Sender::default(),
+        };
+        let success = vec![keeper.put(keeper.told)];
+        let written = client.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
+        if let Some(before) = written.read(0).filter(|before| before.lease != keeper.lease) {
+            keeper.end(before.lease).await;
+        }
+        Ok(keeper)
+    }
+
+    pub(super) fn lease(&self) -> i64 {
+        self.lease
+    }
+
+    pub(super) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Keeps the lease until the registration ends, here or by another that takes its name.
+    pub(super) async fn run(mut self) {
+        let beat = (self.lasting / 3).min(BEAT_MAX);
+        let mut pause = beat;
+        let mut load = self.load.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = dropped(&mut load) => break,
+                () = sleep(pause) => {}
+            }
+            pause = match self.beat().await {
+                Ok(Standing::Lost) => {
+                    warn!(name = self.record.name.0, "another registration has taken this node's name");
+                    break;
+                }
+                Ok(_) => beat,
+                Err(status) => {
+                    self.missed(&status);
+                    RETRY.min(beat)
+                }
+            };
+        }
+        self.end(self.lease).await;
+    }
+
+    /// Prolongs the lease, and sees to it that the record is there, and this node's.
+    async fn beat(&mut self) -> Result<Standing, Status> {
+        let asked = Instant::now();
+        if !self.client.keep_alive(self.lease).await? {
+            self.stand(Standing::Lapsed);
+            self.client.grant(self.lease, self.lasting).await?;
+        }
+        let standing = self.record().await?;
+        if standing == Standing::Held {
+            self.held_until = asked + self.lasting;
+        }
+        self.stand(standing);
+        Ok(standing)
+    }
+
+    /// Writes the record where it is not there or says another load; where it is another's, this
+    /// registration is lost.
+    async fn record(&mut self) -> Result<Standing, Status> {
+        let load = *self.load.borrow();
+        let report = if load == self.told { Vec::new() } else { vec![self.put(load)] };
+        let create = TxnRequest {
+            compare: vec![super::api::created_in(&self.key, 0)],
+            success: vec![self.put(load)],
+            failure: vec![get(&self.key)],
+        };
+        let request = TxnRequest {
+            compare: vec![is_under(&self.key, self.lease)],
+            success: report,
+            failure: vec![create.into()],
+        };
+        let written = self.client.txn(request).await?;
+        let is_written = written.succeeded || written.inner().is_some_and(|created| created.succeeded);
+        if !is_written {
+            return Ok(Standing::Lost);
+        }
+        self.told = load;
+        Ok(Standing::Held)
+    }
+
+    fn missed(&self, status: &Status) {
+        debug!(because = %said(status), "the lease could not be prolonged");
+        if Instant::now() >= self.held_until {
+            self.stand(Standing::Lapsed);
+        }
+    }
+
+    fn stand(&self, now: Standing) {
+        let is_new = self.standing.send_if_modified(|standing| std::mem::replace(standing, now) != now);
+        match now {
+            Standing::Held if is_new => info!("this node is registered again"),
+            Standing::Lapsed if is_new => {
+                warn!("etcd does not hold this node's lease; others may take it for dead")
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives a lease back. Where that fails it runs out.
+    async fn end(&self, lease: i64) {
+        if let Err(status) = self.client.revoke(lease).await {
+            debug!(because = %said(&status), "a lease is left to run out");
+        }
+    }
+
+    fn put(&self, load: Load) -> super::api::RequestOp {
+        let record = NodeRecord { load, ..self.record.clone() };
+        let value = serde_json::to_vec(&record).expect("a node's record is JSON");
+        put(&self.key, Bytes::from(value), self.lease)
+    }
+}
+
+impl Registered {
+    pub(super) fn new(
+        load: watch::Sender<Load>,
+        standing: watch::Receiver<Standing>,
+        election: Election,
+    ) -> Self {
+        Self { load, standing, election }
+    }
+}
+
+#[async_trait]
+impl Registration for Registered {
+    fn report(&self, load: Load) {
+        self.load.send_replace(load);
+    }
+
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    async fn lead(&self) -> Leadership {
+        loop {
+            let held = self.standing.clone().wait_for(|standing| *standing == Standing::Held).await.is_ok();
+            if !held {
+                pending().await
+            }
+            match self.election.campaign().await {
+                Ok(leadership) => return leadership,
+                Err(status) => debug!(because = %said(&status), "no election"),
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// Waits until the sender is gone.
+async fn dropped(load: &mut watch::Receiver<Load>) {
+    while load.changed().await.is_ok() {}
+}

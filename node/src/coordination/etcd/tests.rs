@@ -1,0 +1,148 @@
+//! Against real servers: one that all share, and one of its own for each fault.
+
+mod faults;
+
+mod proxy;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use shoal_engines::{Etcd as Server, shared_etcd};
+use tokio::time::timeout;
+
+use super::*;
+use crate::coordination::{
+    Load, NodeName, Standing,
+    conformance::{self, node, over, until},
+};
+
+/// The shortest that etcd grants.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// A cluster's name that no other test has.
+fn cluster() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    format!("test-{now}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn options(endpoints: &[&str], cluster: &str) -> EtcdOptions {
+    let endpoints = endpoints.iter().map(ToString::to_string).collect();
+    EtcdOptions { endpoints, cluster: cluster.into(), lease: LEASE, tls: None }
+}
+
+async fn open_at(endpoints: &[&str], cluster: &str) -> Etcd {
+    let (etcd, driver) = Etcd::open(&options(endpoints, cluster)).await.unwrap();
+    tokio::spawn(driver.run());
+    etcd
+}
+
+async fn open() -> Etcd {
+    open_at(&[&shared_etcd()], &cluster()).await
+}
+
+fn named(name: &str) -> NodeName {
+    NodeName(name.into())
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    conformance::all(open).await;
+}
+
+#[tokio::test]
+async fn what_one_node_writes_another_sees() {
+    let (endpoint, cluster) = (shared_etcd(), cluster());
+    let (one, two) = (open_at(&[&endpoint], &cluster).await, open_at(&[&endpoint], &cluster).await);
+    let mut watched = two.watch("").await.unwrap();
+    let registered = one.register(node("a")).await.unwrap();
+    let leadership = registered.lead().await;
+    one.place(&leadership, 0, over(&["a"])).await.unwrap().unwrap();
+    one.compare_and_swap("k", 0, Some("v".into())).await.unwrap().unwrap();
+    until(&mut two.nodes(), |nodes| nodes.contains_key(&named("a"))).await;
+    until(&mut two.leader(), |leader| *leader == Some(leadership.clone())).await;
+    until(&mut two.placement(), |placed| placed.version == 1 && placed.placement == over(&["a"])).await;
+    until(&mut watched, |settings| settings.contains_key("k")).await;
+    let other = open().await;
+    assert!(other.setting("k").await.unwrap().is_none(), "another cluster has its own");
+}
+
+#[tokio::test]
+async fn many_settings_are_read_page_by_page() {
+    let etcd = open().await;
+    for number in 0..1_050 {
+        etcd.compare_and_swap(&format!("k/{number:04}"), 0, Some("v".into())).await.unwrap().unwrap();
+    }
+    let watched = etcd.watch("k/").await.unwrap();
+    assert_eq!(watched.borrow().len(), 1_050);
+    assert!(
+        watched.borrow().keys().map(String::as_str).eq((0..1_050).map(|number| format!("k/{number:04}")))
+    );
+}
+
+#[tokio::test]
+async fn load_is_written_once_a_second_and_the_last_one_stands() {
+    let etcd = open().await;
+    let registered = etcd.register(node("a")).await.unwrap();
+    let mut nodes = etcd.nodes();
+    for sessions in 1..=100 {
+        registered.report(Load { sessions, ..Load::default() });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    until(&mut nodes, |nodes| nodes.get(&named("a")).is_some_and(|node| node.load.sessions == 100)).await;
+    let range = RangeRequest { key: etcd.keys.node(&named("a")).into(), ..RangeRequest::default() };
+    let version = etcd.client.range(range).await.unwrap().kvs[0].version;
+    assert!((2..=5).contains(&version), "written {version} times");
+}
+
+#[tokio::test]
+async fn prefixes_are_watched_up_to_a_limit_and_those_given_up_make_room() {
+    let etcd = open().await;
+    let mut held = Vec::new();
+    for number in 0..WATCHES_MAX {
+        held.push(etcd.watch(&format!("{number:03}")).await.unwrap());
+    }
+    assert!(matches!(etcd.watch("more").await, Err(CoordinationError::TooManyWatches(_))));
+    held.pop();
+    let mut another = etcd.watch("more").await;
+    for _ in 0..100 {
+        if another.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        another = etcd.watch("more").await;
+    }
+    panic!("no room: {another:?}");
+}
+
+#[tokio::test]
+async fn the_driver_ends_with_the_last_who_needs_it() {
+    let (etcd, driver) = Etcd::open(&options(&[&shared_etcd()], &cluster())).await.unwrap();
+    let running = tokio::spawn(driver.run());
+    let registered = etcd.register(node("a")).await.unwrap();
+    let watched = etcd.watch("").await.unwrap();
+    drop((etcd, watched));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!running.is_finished(), "the lease is kept");
+    drop(registered);
+    timeout(Duration::from_secs(10), running).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn where_no_endpoint_answers_the_start_says_so() {
+    let refused =
+        Etcd::open(&options(&["http://127.0.0.1:1", "http://127.0.0.1:2"], "c")).await.err().unwrap();
+    let said = refused.to_string();
+    assert!(
+        said.contains("127.0.0.1:1") && said.contains("127.0.0.1:2") && said.contains("refused"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_named() {
+    let refused = Etcd::open(&options(&["http://[::1"], "c")).await.err().unwrap();
+    assert!(refused.to_string().contains("http://[::1"), "{refused}");
+}
