@@ -16,14 +16,16 @@ use tonic::Status;
 use tracing::{debug, info, warn};
 
 use super::{
-    api::{TxnRequest, get, is_under, put},
+    api::{RequestOp, TxnRequest, created_in, get, is_under, put},
     client::{Client, said},
     election::Election,
 };
 use crate::coordination::{Leadership, Load, NodeRecord, Registration, Standing};
 
-/// The record is written no oftener than this, and the lease prolonged no more seldom.
+/// The lease is prolonged no more seldom than this.
 const BEAT_MAX: Duration = Duration::from_secs(1);
+/// A changed load is written no oftener than this.
+const REPORT: Duration = Duration::from_secs(1);
 /// How long to wait after etcd did not answer.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -46,6 +48,7 @@ pub(super) struct Keeper {
     held_until: Instant,
     /// What the record in etcd says.
     told: Load,
+    told_at: Instant,
     load: watch::Receiver<Load>,
     standing: watch::Sender<Standing>,
 }
@@ -66,6 +69,7 @@ impl Keeper {
         let keeper = Self {
             client: client.within(lasting / 3),
             told: record.load,
+            told_at: asked,
             key,
             record,
             lease: granted.id,
@@ -134,10 +138,13 @@ impl Keeper {
     /// Writes the record where it is not there or says another load; where it is another's, this
     /// registration is lost.
     async fn record(&mut self) -> Result<Standing, Status> {
-        let load = *self.load.borrow();
+        let mut load = *self.load.borrow();
+        if self.told_at.elapsed() < REPORT {
+            load = self.told;
+        }
         let report = if load == self.told { Vec::new() } else { vec![self.put(load)] };
         let create = TxnRequest {
-            compare: vec![super::api::created_in(&self.key, 0)],
+            compare: vec![created_in(&self.key, 0)],
             success: vec![self.put(load)],
             failure: vec![get(&self.key)],
         };
@@ -151,7 +158,9 @@ impl Keeper {
         if !is_written {
             return Ok(Standing::Lost);
         }
-        self.told = load;
+        if load != self.told {
+            (self.told, self.told_at) = (load, Instant::now());
+        }
         Ok(Standing::Held)
     }
 
@@ -180,7 +189,7 @@ impl Keeper {
         }
     }
 
-    fn put(&self, load: Load) -> super::api::RequestOp {
+    fn put(&self, load: Load) -> RequestOp {
         let record = NodeRecord { load, ..self.record.clone() };
         let value = serde_json::to_vec(&record).expect("a node's record is JSON");
         put(&self.key, Bytes::from(value), self.lease)

@@ -149,7 +149,8 @@ async fn when_an_endpoint_falls_silent_everything_goes_on_at_the_next() {
             proxy.close().await
         }
         writer.compare_and_swap("k", 0, Some("v".into())).await.unwrap().unwrap();
-        until(&mut watched, |settings| settings.len() == 1).await;
+        let seen = timeout(2 * LEASE, watched.wait_for(|settings| settings.len() == 1)).await;
+        drop(seen.expect("the watch goes on before the silent connection is given up").unwrap());
         sleep(LEASE).await;
         assert_eq!(*standing.borrow(), Standing::Held);
         assert!(!standing.has_changed().unwrap(), "the lease was never lost");
