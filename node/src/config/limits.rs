@@ -257,7 +257,7 @@ impl Default for StoreLimits {
             write_connections: 2,
             read_connections: 4,
             connect_ms: 2_000,
-            statement_ms: 10_000,
+            statement_ms: 5_000,
         }
     }
 }

@@ -10,4 +10,10 @@ mod nodes;
 
 mod failures;
 
+#[path = "../cli/running.rs"]
+#[allow(dead_code, reason = "the tests of the command use the rest")]
+mod running;
+
+mod serve;
+
 mod throughput;

@@ -90,6 +90,14 @@ impl Database {
         }
     }
 
+    /// Waits until it can be written to.
+    pub(super) async fn connected(&self) -> Result<(), StoreError> {
+        for (_, link) in &self.writers {
+            link.session().await?;
+        }
+        Ok(())
+    }
+
     /// Can it be written to? Why not, if not.
     pub(super) fn health(&self) -> Result<(), StoreError> {
         self.writers.iter().try_for_each(|(_, link)| link.why_away())

@@ -95,14 +95,15 @@ impl Keeper {
         loop {
             let why = match self.connect().await {
                 Ok(why) => {
+                    tracing::warn!(why, "a connection to a database has ended");
                     pause = PAUSE_MIN;
                     why
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    tracing::debug!(%error, "no connection to a database");
+                    error.to_string()
+                }
             };
-            if self.state.borrow().as_ref().err() != Some(&why) {
-                tracing::warn!(why, "no connection to a database");
-            }
             drop(self.state.send_replace(Err(why)));
             sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = PAUSE_MAX.min(pause * 2);
@@ -118,7 +119,7 @@ impl Keeper {
         drop(self.state.send_replace(Ok(Arc::clone(&session))));
         let why = tokio::select! {
             biased;
-            () = session.abandoned() => "it did not answer in time".to_owned(),
+            () = session.abandoned() => "it was given up after an error".to_owned(),
             ended = driver => ended_because(ended),
         };
         Ok(format!("the database {} is away: {why}", target.name))

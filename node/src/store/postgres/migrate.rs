@@ -51,14 +51,16 @@ fn known() -> i64 {
 
 /// The version that the database had, or has now if that is above it.
 async fn apply(client: &Client) -> Result<i64, Error> {
-    client
-        .batch_execute(
-            "CREATE SCHEMA IF NOT EXISTS shoal; \
-             CREATE TABLE IF NOT EXISTS shoal.migrations (version bigint NOT NULL PRIMARY KEY); \
-             INSERT INTO shoal.migrations (version) VALUES (0) ON CONFLICT (version) DO NOTHING; \
-             BEGIN",
-        )
-        .await?;
+    if !is_begun(client).await? {
+        client
+            .batch_execute(
+                "CREATE SCHEMA IF NOT EXISTS shoal; \
+                 CREATE TABLE IF NOT EXISTS shoal.migrations (version bigint NOT NULL PRIMARY KEY); \
+                 INSERT INTO shoal.migrations (version) VALUES (0) ON CONFLICT (version) DO NOTHING",
+            )
+            .await?;
+    }
+    client.batch_execute("BEGIN").await?;
     client.query("SELECT version FROM shoal.migrations WHERE version = 0 FOR UPDATE", &[]).await?;
     let found: i64 = client.query_one("SELECT max(version) FROM shoal.migrations", &[]).await?.try_get(0)?;
     let divides = divides(client).await?;
@@ -69,6 +71,13 @@ async fn apply(client: &Client) -> Result<i64, Error> {
     }
     client.batch_execute("COMMIT").await?;
     Ok(found)
+}
+
+/// Once it is, a node needs no right to make anything until there is a new version.
+async fn is_begun(client: &Client) -> Result<bool, Error> {
+    let begun = "SELECT EXISTS (SELECT 1 FROM information_schema.tables \
+                 WHERE table_schema = 'shoal' AND table_name = 'migrations')";
+    client.query_one(begun, &[]).await?.try_get(0)
 }
 
 /// Two nodes that begin at once may both try to make the same thing.

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::{StoreConfig, StoreLimits},
     ops::Metrics,
+    store::StoreError,
 };
 
 impl PostgresStore {
@@ -45,16 +46,23 @@ impl PostgresStore {
         let members: Vec<Member<'_>> =
             opened.iter().zip(&targets).map(|(opened, target)| opened.member(target)).collect();
         list::record(&members).await?;
-        let start = |(target, opened): (Target, &Opened)| {
+        let start = |(target, opened): (&Target, &Opened)| {
             let route = Route {
-                target,
+                target: target.clone(),
                 identity: opened.identity,
                 connect_limit: Duration::from_millis(limits.connect_ms),
                 statement_limit: Duration::from_millis(limits.statement_ms),
             };
             Database::start(&route, limits, &metrics)
         };
-        let databases = targets.into_iter().zip(&opened).map(start).collect();
+        let databases: Vec<Database> = targets.iter().zip(&opened).map(start).collect();
+        for (database, target) in databases.iter().zip(&targets) {
+            let away = |why: StoreError| PostgresError::Away {
+                database: target.name.to_string(),
+                why: why.to_string(),
+            };
+            database.connected().await.map_err(away)?;
+        }
         Ok(Self { databases, metrics })
     }
 }

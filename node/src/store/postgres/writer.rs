@@ -99,3 +99,48 @@ fn take(waiting: &mut VecDeque<Request>) -> Vec<Request> {
     }
     batch
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use shoal_protocol::{GroupId, Seq};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::store::{Append, Changes, Epoch};
+
+    fn append(group: &str, tail: u64, bytes: usize) -> Request {
+        let changes = Changes { records: vec![Bytes::from(vec![0; bytes])], ..Changes::default() };
+        let (group, expected_tail) = (GroupId::named(group), Seq::new(tail).unwrap());
+        let append = Append { group, epoch: Epoch(1), expected_tail, changes };
+        Request::Append { append: Box::new(append), answer: oneshot::channel().0 }
+    }
+
+    fn order(requests: impl IntoIterator<Item = Request>) -> Vec<(GroupId, u64)> {
+        let of = |request| match request {
+            Request::Append { append, .. } => (append.group, append.expected_tail.get()),
+            other => panic!("{other:?}"),
+        };
+        requests.into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn requests_of_one_group_go_one_after_the_other() {
+        let (a, b) = (GroupId::named("a"), GroupId::named("b"));
+        let mut waiting =
+            VecDeque::from([append("a", 1, 9), append("a", 2, 9), append("b", 1, 9), append("a", 3, 9)]);
+        assert_eq!(order(take(&mut waiting)), [(a, 1), (b, 1)]);
+        assert_eq!(order(take(&mut waiting)), [(a, 2)]);
+        assert_eq!(order(take(&mut waiting)), [(a, 3)]);
+        assert!(take(&mut waiting).is_empty());
+    }
+
+    #[test]
+    fn what_is_too_much_for_a_transaction_keeps_its_place() {
+        let (a, b) = (GroupId::named("a"), GroupId::named("b"));
+        let mut waiting = VecDeque::from([append("a", 1, BYTES_MAX), append("b", 1, 9), append("b", 2, 0)]);
+        assert_eq!(order(take(&mut waiting)), [(a, 1)]);
+        assert_eq!(order(take(&mut waiting)), [(b, 1)]);
+        assert_eq!(order(take(&mut waiting)), [(b, 2)]);
+    }
+}
