@@ -17,6 +17,10 @@ use crate::{FollowError, core::inbox::Start};
 /// How many follows a node surely takes with a hello.
 const ASKED_FIRST_MAX: usize = 64;
 
+/// The most follows in any hello, of some 35 bytes each: with a token of 4 KiB they stay within what
+/// a node reads from whoever connects. The rest is asked for on the session.
+const HELLO_FOLLOWS_MAX: usize = 1600;
+
 /// How many watermarks of ended follows are kept for a later one.
 const RESUMABLE_MAX: usize = 10_000;
 
@@ -109,13 +113,13 @@ impl Follows {
         lock(&self.inner).resumable.get(&group).copied()
     }
 
-    /// What a new session is asked for; while its limit is not known, for a part.
+    /// What a new session is asked for: a part, where it is much.
     pub(crate) fn wanted(&self) -> Vec<Asked> {
         let all = lock(&self.inner);
         let asked = |following: &Arc<Following>| {
             Some(Asked { serial: following.serial(), follow: following.request()? })
         };
-        let asked_max = all.follows_max.unwrap_or(ASKED_FIRST_MAX);
+        let asked_max = all.follows_max.map_or(ASKED_FIRST_MAX, |most| most.min(HELLO_FOLLOWS_MAX));
         all.following.values().filter_map(asked).take(asked_max).collect()
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     net::MemoryTransport,
-    world::{NODE, START_MS, World, ada_and_bob, open_group, state},
+    world::{NODE, START_MS, World, ada_and_bob, message, open_group, state},
 };
 
 #[tokio::test(start_paused = true)]
@@ -117,6 +117,28 @@ async fn more_follows_than_the_node_allows_are_refused_here() {
     sleep(Duration::from_secs(1)).await;
     follows.push(ada.follow(GroupId::named("1"), Start::Resume).await.unwrap());
     assert_eq!(ada.stats().reconnects, 0);
+}
+
+/// A hello is read before it is known who sends it, and so may not say all of this.
+#[tokio::test(start_paused = true)]
+async fn more_follows_than_a_hello_may_hold_come_back_after_a_restart() {
+    const FOLLOWS: usize = 2_000;
+    let mut world = World::with(|limits| limits.access.request_rate_per_second = 1_000_000).await;
+    let ada = world.client("ada").await;
+    let mut follows = Vec::new();
+    for number in 0..FOLLOWS {
+        let group = GroupId::named(&number.to_string());
+        ada.create(group, open_group(), &[]).await.unwrap();
+        follows.push(ada.follow(group, Start::Tail).await.unwrap());
+    }
+    world.crash();
+    sleep(Duration::from_secs(1)).await;
+    world.start().await;
+    for number in [0, FOLLOWS / 2, FOLLOWS - 1] {
+        ada.publish(GroupId::named(&number.to_string()), "are you there?").await.unwrap();
+        assert_eq!(message(&mut follows[number]).await.1, "are you there?");
+    }
+    assert_eq!(ada.stats().reconnects, 1);
 }
 
 #[tokio::test(start_paused = true)]
