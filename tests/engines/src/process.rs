@@ -7,6 +7,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -116,10 +117,18 @@ pub(crate) fn said(dir: &Path) -> String {
     fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. It is below those that the system gives to connections: one
+/// of these could take it before the server does, or while the server is away.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that start one after the other are far apart.
+    let first = std::process::id().wrapping_mul(331);
+    let ports = || {
+        let number = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(10_000 + number % 20_000).expect("it is below 30,000")
+    };
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(ports).take(20_000).find(is_free).expect("loopback has a free port")
 }
 
 /// A program on the path or in one of these folders.
