@@ -116,6 +116,20 @@ async fn a_node_whose_lease_is_gone_is_registered_again() {
 }
 
 #[tokio::test]
+async fn a_node_that_died_and_is_back_does_not_wait_for_its_old_lease() {
+    let options = EtcdOptions { lease: Duration::from_secs(600), ..options(&[&shared_etcd()], &cluster()) };
+    let (etcd, driver) = Etcd::open(&options).await.unwrap();
+    let running = tokio::spawn(driver.run());
+    let died = etcd.register(node("a")).await.unwrap().lead().await;
+    running.abort();
+    drop(running.await);
+    let back = open_with(&options).await;
+    let registered = back.register(node("a")).await.unwrap();
+    let leadership = timeout(Duration::from_secs(10), registered.lead()).await.expect("it leads");
+    assert!(leadership.term > died.term);
+}
+
+#[tokio::test]
 async fn who_was_away_does_not_take_its_name_back() {
     let endpoint = shared_etcd();
     let (proxy, cluster) = (Proxy::to(&endpoint).await, cluster());
@@ -143,13 +157,15 @@ async fn when_an_endpoint_falls_silent_everything_goes_on_at_the_next() {
         let registered = etcd.register(node("a")).await.unwrap();
         let mut watched = etcd.watch("").await.unwrap();
         let standing = registered.standing();
+        writer.compare_and_swap("before", 0, Some("v".into())).await.unwrap().unwrap();
+        until(&mut watched, |settings| settings.len() == 1).await;
         if silent {
             proxy.block(true)
         } else {
             proxy.close().await
         }
         writer.compare_and_swap("k", 0, Some("v".into())).await.unwrap().unwrap();
-        let seen = timeout(2 * LEASE, watched.wait_for(|settings| settings.len() == 1)).await;
+        let seen = timeout(2 * LEASE, watched.wait_for(|settings| settings.len() == 2)).await;
         drop(seen.expect("the watch goes on before the silent connection is given up").unwrap());
         sleep(LEASE).await;
         assert_eq!(*standing.borrow(), Standing::Held);
