@@ -50,6 +50,7 @@ impl Served {
             secret: [2; 32],
             name: "node".into(),
             addresses: Vec::new(),
+            cluster: None,
         };
         Self { node: Node::start(parts).await.unwrap(), data }
     }

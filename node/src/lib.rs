@@ -12,6 +12,10 @@ pub mod group;
 
 mod access;
 
+pub mod peer;
+
+mod cluster;
+
 pub mod node;
 
 pub mod coordination;

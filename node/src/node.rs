@@ -10,11 +10,15 @@ use tokio::task::JoinHandle;
 use crate::{
     access::{Access, AccessParts, Transport},
     clock::Clock,
+    cluster::Cluster,
     config::Limits,
+    delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
     store::Store,
 };
+
+pub use crate::cluster::ClusterParts;
 
 /// What a node is made of. The binary takes the machine's; a simulation takes its own.
 pub struct Parts {
@@ -44,6 +48,8 @@ pub struct Parts {
     pub name: String,
     /// Addresses of this and other nodes, as clients reach them.
     pub addresses: Vec<String>,
+    /// The other nodes, where there are some.
+    pub cluster: Option<ClusterParts>,
 }
 
 /// Why a node did not start.
@@ -62,6 +68,7 @@ pub enum StartError {
 pub struct Node {
     access: Access,
     groups: Groups,
+    cluster: Option<Cluster>,
     /// Finishes what a crash before this start interrupted.
     recovery: AbortOnDrop,
 }
@@ -80,18 +87,28 @@ impl Node {
             endpoints.push(transport.endpoint(socket, Arc::clone(&parts.runtime), &mut random)?);
         }
         let (store, clock, limits) = (parts.store, parts.clock, parts.limits);
-        let groups = Groups::new(
+        let pages = Arc::new(Pages::new(Arc::clone(&store), &limits.access, Arc::clone(&parts.metrics)));
+        let mut groups = Groups::new(
             Arc::clone(&store),
             Arc::clone(&clock),
             Arc::clone(&parts.metrics),
             limits.group.clone(),
             random.next_u64(),
         );
+        let mut cluster = None;
+        if let Some(others) = parts.cluster {
+            let joining = others.reach(&parts.name, parts.runtime, &mut random)?;
+            groups = groups.among(joining.links());
+            let limits = limits.access.clone();
+            cluster =
+                Some(joining.join(&groups, &pages, limits, Arc::clone(&parts.metrics), &parts.addresses));
+        }
         let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
         let access = AccessParts {
             views: Views::new(groups.clone(), limits.view),
             groups: groups.clone(),
             store,
+            pages,
             tokens: parts.tokens,
             clock,
             limits: limits.access,
@@ -101,7 +118,7 @@ impl Node {
             addresses: parts.addresses,
             random,
         };
-        Ok(Self { access: Access::start(access, endpoints), groups, recovery })
+        Ok(Self { access: Access::start(access, endpoints), groups, cluster, recovery })
     }
 
     /// Where it serves, in the order of the sockets it was given.
@@ -124,6 +141,9 @@ impl Node {
         self.access.shut_down(grace).await;
         drop(self.recovery);
         self.groups.shut_down().await;
+        if let Some(cluster) = self.cluster {
+            cluster.leave().await;
+        }
     }
 }
 

@@ -103,6 +103,8 @@ codes! {
         StoreUnavailable = 67,
         /// The node failed; its log says how.
         Internal = 68,
+        /// Between nodes: the group's home is not here. Look up where it is now.
+        NotHome = 69,
 
         /// A code of a later version.
         Unknown = 255,
@@ -145,6 +147,7 @@ impl Code {
             | Self::Busy
             | Self::StoreUnavailable
             | Self::Internal
+            | Self::NotHome
             | Self::Unknown => Retry::Later,
             Self::Draining => Retry::Elsewhere,
             Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired | Self::IncarnationExpired => {

@@ -100,6 +100,22 @@ impl RecordFrame {
         Self { frame: out.freeze(), record_at }
     }
 
+    /// Frames a record again that came as the body of a [`wire::Delivery`] frame, byte for byte:
+    /// what a later version has put into it stays.
+    ///
+    /// # Errors
+    /// [`FrameError::Body`] where it holds no record.
+    pub fn from_delivery(body: Bytes) -> Result<Self, FrameError> {
+        #[derive(prost::Message)]
+        struct Encoded {
+            #[prost(bytes = "bytes", optional, tag = "1")]
+            record: Option<Bytes>,
+        }
+        let record = decode::<Encoded>(body)?.record;
+        let record = record.ok_or_else(|| FrameError::Body("a delivery without a record".into()))?;
+        Ok(Self::from_encoded(&record))
+    }
+
     /// The whole frame, as a delivery stream carries it.
     #[must_use]
     pub fn frame(&self) -> &Bytes {

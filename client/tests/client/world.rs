@@ -118,6 +118,7 @@ impl World {
             secret: [9; 32],
             name: "node-1".to_owned(),
             addresses: vec![NODE.to_string()],
+            cluster: None,
         };
         self.node = Some(Node::start(parts).await.unwrap());
     }

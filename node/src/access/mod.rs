@@ -107,6 +107,7 @@ pub(crate) struct AccessParts {
     pub(crate) groups: Groups,
     pub(crate) views: Views,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) pages: Arc<Pages>,
     pub(crate) tokens: TokenVerifier,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: AccessLimits,
@@ -210,7 +211,7 @@ impl Shared {
     fn new(parts: AccessParts) -> Self {
         let limits = Arc::new(parts.limits);
         Self {
-            pages: Arc::new(Pages::new(Arc::clone(&parts.store), &limits, Arc::clone(&parts.metrics))),
+            pages: parts.pages,
             accept_pace: Pace::new(limits.accepts_per_second, limits.accept_burst),
             sessions: Registry::new(limits.sessions_max, limits.sessions_per_user_max),
             delivered: Delivered::new(

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     Shared, follows::bad_id, registry::Registered, session::Session, stream::Incoming, violation::Violation,
 };
-use crate::group::Publish;
+use crate::group::{Publish, ReceiptTo};
 
 /// Receipts go before what is delivered.
 const PRIORITY: i32 = 1;
@@ -152,7 +152,13 @@ impl Publisher<'_> {
             device: self.session.device(),
             incarnation: Incarnation(publish.incarnation),
         };
-        self.shared.groups.publish(Publish { group, sender, number: publish.number, message, receipt });
+        self.shared.groups.publish(Publish {
+            group,
+            sender,
+            number: publish.number,
+            message,
+            receipt: ReceiptTo::Session(receipt),
+        });
         Ok(())
     }
 

@@ -74,7 +74,7 @@ fn online(tail: &Tail, users_max: usize) -> u64 {
         return sessions as u64;
     }
     let mut users = Vec::with_capacity(sessions);
-    tail.for_each_attached(|signal| users.push(signal.user().clone()));
+    tail.for_each_attached(|signal| users.extend(signal.user().cloned()));
     users.sort_unstable();
     users.dedup();
     users.len() as u64

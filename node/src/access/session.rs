@@ -121,7 +121,7 @@ impl Session {
 
 impl Registered for Session {
     fn user(&self) -> &UserId {
-        self.signal.user()
+        self.signal.user().expect("a session's bell is its user's")
     }
 
     fn device(&self) -> DeviceId {

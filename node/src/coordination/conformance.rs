@@ -25,6 +25,7 @@ pub(super) fn node(name: &str) -> NodeRecord {
     NodeRecord {
         name: NodeName(name.into()),
         addresses: vec!["127.0.0.1:4433".into()],
+        peer_addresses: vec!["127.0.0.1:4434".into()],
         roles: Roles { access: true, group: true },
         region: "here".into(),
         capacity: 1,

@@ -44,6 +44,9 @@ pub struct NodeRecord {
     pub name: NodeName,
     /// Where clients reach it.
     pub addresses: Vec<String>,
+    /// Where other nodes reach it.
+    #[serde(default)]
+    pub peer_addresses: Vec<String>,
     /// The layers it runs.
     pub roles: Roles,
     /// Where it stands.

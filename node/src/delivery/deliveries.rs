@@ -525,6 +525,6 @@ impl Drop for Deliveries {
 
 impl std::fmt::Debug for Deliveries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deliveries").field("user", self.signal.user()).finish_non_exhaustive()
+        f.debug_struct("Deliveries").field("user", &self.signal.user()).finish_non_exhaustive()
     }
 }

@@ -13,7 +13,8 @@ use shoal_protocol::UserId;
 /// tail rings once and then not again until the session has read.
 #[derive(Debug)]
 pub struct Signal {
-    user: UserId,
+    /// Whose session it is; none for a node that follows for its users.
+    user: Option<UserId>,
     /// What datagrams for the session leave on; none where there is nobody to see them.
     connection: Option<quinn::Connection>,
     state: Mutex<State>,
@@ -29,19 +30,25 @@ impl Signal {
     /// A bell without a connection.
     #[must_use]
     pub fn new(user: UserId) -> Self {
-        Self { user, connection: None, state: Mutex::default() }
+        Self { user: Some(user), connection: None, state: Mutex::default() }
+    }
+
+    /// The bell of another node.
+    #[must_use]
+    pub fn of_node() -> Self {
+        Self { user: None, connection: None, state: Mutex::default() }
     }
 
     /// The bell of a session on `connection`.
     #[must_use]
     pub fn over(user: UserId, connection: quinn::Connection) -> Self {
-        Self { user, connection: Some(connection), state: Mutex::default() }
+        Self { user: Some(user), connection: Some(connection), state: Mutex::default() }
     }
 
-    /// Whose session it is.
+    /// Whose session it is; none for another node.
     #[must_use]
-    pub fn user(&self) -> &UserId {
-        &self.user
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
     }
 
     /// The cursor is due.

@@ -224,10 +224,21 @@ impl Tail {
     pub fn end_membership(&self, is_gone: impl Fn(&UserId) -> bool, until: Seq) {
         let mut state = self.write_state();
         for attached in state.attached.iter_mut().flatten() {
-            if attached.until.is_none() && is_gone(attached.signal.user()) {
+            if attached.until.is_none() && attached.signal.user().is_some_and(&is_gone) {
                 attached.until = NonZeroU64::new(until.get());
                 attached.ring();
             }
+        }
+    }
+
+    /// The home is not on this node any more: the nodes that follow it here are to look for it.
+    pub fn end_feeds(&self) {
+        let mut state = self.write_state();
+        for attached in
+            state.attached.iter_mut().flatten().filter(|attached| attached.signal.user().is_none())
+        {
+            attached.until = NonZeroU64::new(Seq::FIRST.get());
+            attached.ring();
         }
     }
 
@@ -361,7 +372,7 @@ mod tests {
         let of_ada = tail.attach(Arc::clone(&ada), 0, Seq::FIRST);
         let of_bob = tail.attach(Arc::clone(&bob), 0, Seq::FIRST);
         tail.append((1..=3).map(frame));
-        tail.end_membership(|user| user.as_str() == "ada", seq(3));
+        tail.end_membership(|user: &UserId| user.as_str() == "ada", seq(3));
         tail.append([frame(4)]);
         let mut runs = Runs::new();
         let turn = tail.read(of_ada, seq(1), 1 << 20, &mut runs);

@@ -112,16 +112,20 @@ pub(super) async fn for_each_record(
 async fn missed(store: &Arc<dyn Store>, group: GroupId, from: Seq, to: Seq) -> Result<Vec<Entry>, Refusal> {
     let mut entries = Vec::new();
     for_each_record(store, group, from, to, |seq, record| {
-        let frame = RecordFrame::from_encoded(&record);
-        let members = match decode(record)?.body {
-            Some(wire::record::Body::Members(changes)) => Some(changes),
-            _ => None,
-        };
-        entries.push(Entry { seq, frame, members });
+        let decoded = decode(record.clone())?;
+        entries.push(Entry { seq, frame: RecordFrame::from_encoded(&record), members: changes(decoded) });
         Ok(())
     })
     .await?;
     Ok(entries)
+}
+
+/// The changes of membership that a record is, if it is that.
+pub(super) fn changes(record: wire::Record) -> Option<wire::MemberChanges> {
+    match record.body {
+        Some(wire::record::Body::Members(changes)) => Some(changes),
+        _ => None,
+    }
 }
 
 async fn members(store: &Arc<dyn Store>, group: GroupId, watermark: Seq) -> Result<MemberList, Refusal> {

@@ -14,7 +14,7 @@ pub(super) fn attach(tail: &Arc<Tail>, follow: Follow, joined: Option<Seq>) -> R
     let from = match follow.from {
         From::Watermark(watermark) if watermark > at => {
             tracing::error!(
-                group = %follow.group, user = %follow.signal.user(), %watermark, tail = %at,
+                group = %follow.group, user = ?follow.signal.user(), %watermark, tail = %at,
                 "a client has seen more of this group than there is"
             );
             let reason = format!("your watermark is {watermark}, the tail is {at}");

@@ -1,13 +1,10 @@
 //! What a group's worker is asked, and where its answers go.
 
 use shoal_protocol::{GroupId, Incarnation, Outcome, Refusal, UserId, wire};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 use wire::receipt;
 
-use super::{Actor, Follow, Followed, Publish, home::Answer, judgement::Numbered};
+use super::{Actor, Follow, Followed, Publish, ReceiptTo, home::Answer, judgement::Numbered};
 use crate::ops::Metrics;
 
 /// What a worker is asked.
@@ -19,6 +16,8 @@ pub(super) enum Input {
     Notice(UserId, wire::Notice, oneshot::Sender<Result<(), Refusal>>),
     /// Finish what a crash interrupted.
     Wake,
+    /// Placement has changed, or the store has gone on without this node: see what is so.
+    Look,
 }
 
 impl Input {
@@ -34,7 +33,7 @@ impl Input {
             Self::Follow(_, to) => drop(to.send(Err(refusal))),
             Self::Change(_, _, to) => drop(to.send(Err(refusal))),
             Self::Notice(_, _, to) => drop(to.send(Err(refusal))),
-            Self::Wake => {}
+            Self::Wake | Self::Look => {}
         }
     }
 }
@@ -42,7 +41,7 @@ impl Input {
 /// Where an answer goes.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Receipt { to: mpsc::OwnedPermit<wire::Receipt>, incarnation: Incarnation, number: u64, arrived: Instant },
+    Receipt { to: ReceiptTo, incarnation: Incarnation, number: u64, arrived: Instant },
     Changed(oneshot::Sender<Result<wire::Changed, Refusal>>),
     Noticed(oneshot::Sender<Result<(), Refusal>>),
 }

@@ -29,8 +29,12 @@ mod worker;
 
 mod view;
 
+mod elsewhere;
+
+mod receipt;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -56,6 +60,8 @@ use sub_group::Now;
 use tails::Tails;
 use worker::Worker;
 
+pub use elsewhere::{Elsewhere, Feed, Standing};
+pub use receipt::ReceiptTo;
 pub use view::Views;
 
 /// Who asks: a user, and whether their token makes them an administrator of the service.
@@ -80,7 +86,7 @@ pub struct Publish {
     /// What.
     pub message: wire::Message,
     /// Where the receipt goes.
-    pub receipt: mpsc::OwnedPermit<wire::Receipt>,
+    pub receipt: ReceiptTo,
 }
 
 /// Where a session wants to start.
@@ -139,6 +145,7 @@ struct Shared {
     windows: Arc<WindowBudget>,
     stopping: Stopping,
     emptied: Notify,
+    elsewhere: Option<ElsewhereHandle>,
 }
 
 impl Groups {
@@ -163,7 +170,16 @@ impl Groups {
             tails: Mutex::default(),
             stopping: Stopping::default(),
             emptied: Notify::new(),
+            elsewhere: None,
         }))
+    }
+
+    /// The group layer of one node among others.
+    #[must_use]
+    pub fn among(self, elsewhere: Arc<dyn Elsewhere>) -> Self {
+        let mut shared = Arc::try_unwrap(self.0).unwrap_or_else(|_| unreachable!("nobody has it yet"));
+        shared.elsewhere = Some(ElsewhereHandle(elsewhere));
+        Self(Arc::new(shared))
     }
 
     /// Wakes the groups that a crash kept from telling their members something. Run it once, when
@@ -280,6 +296,45 @@ impl Groups {
         while self.awake() > 0 {
             self.0.emptied.notified().await;
         }
+    }
+
+    /// Looks again at every group that somebody here needs: placement has changed.
+    pub fn look_again(&self) {
+        let held = lock(&self.0.tails).followed();
+        let awake: Vec<_> = lock(&self.0.awake).keys().copied().collect();
+        for group in held.into_iter().chain(awake).collect::<BTreeSet<_>>() {
+            // A full queue makes the worker look as well, at the next of what is in it.
+            let _ = self.send(group, Input::Look);
+        }
+    }
+
+    /// Does this node number the group's records, as far as it knows?
+    #[must_use]
+    pub fn is_home(&self, group: GroupId) -> bool {
+        self.standing(group) == Standing::Home
+    }
+
+    /// Looks into the store whether another home has written what nobody here has heard of: one
+    /// that was put in this node's place, or that believes it was.
+    pub async fn look_for_other_homes(&self) {
+        let followed = lock(&self.0.tails).followed();
+        for group in followed.into_iter().filter(|group| self.is_home(*group)) {
+            let Some(tail) = self.tail(group) else { continue };
+            let before = tail.tail();
+            // What cannot be read now is looked at the next time.
+            let Ok(Some(row)) = self.store().group(group).await else { continue };
+            if row.tail > before && tail.tail() < row.tail {
+                let _ = self.send(group, Input::Look);
+            }
+        }
+    }
+
+    fn standing(&self, group: GroupId) -> Standing {
+        self.0.elsewhere.as_ref().map_or(Standing::Home, |elsewhere| elsewhere.0.standing(group))
+    }
+
+    fn elsewhere(&self) -> &dyn Elsewhere {
+        &*self.0.elsewhere.as_ref().expect("a node alone is every group's home").0
     }
 
     fn store(&self) -> &Arc<dyn Store> {
@@ -423,6 +478,15 @@ struct StoreHandle(Arc<dyn Store>);
 impl std::fmt::Debug for StoreHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Store")
+    }
+}
+
+/// The other nodes, as they can stand in a `Debug` struct.
+struct ElsewhereHandle(Arc<dyn Elsewhere>);
+
+impl std::fmt::Debug for ElsewhereHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Elsewhere")
     }
 }
 

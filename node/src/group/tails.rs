@@ -24,6 +24,12 @@ impl Tails {
         self.held.get(&group).and_then(Weak::upgrade)
     }
 
+    /// The groups that somebody follows here.
+    pub(super) fn followed(&self) -> Vec<GroupId> {
+        let is_followed = |tail: &Weak<Tail>| tail.upgrade().is_some_and(|tail| tail.attached() > 0);
+        self.held.iter().filter(|(_, tail)| is_followed(tail)).map(|(group, _)| *group).collect()
+    }
+
     pub(super) fn open(&mut self, group: GroupId, new: impl FnOnce() -> Tail) -> Arc<Tail> {
         if let Some(tail) = self.get(group) {
             return tail;

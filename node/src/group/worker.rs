@@ -1,6 +1,14 @@
-//! One task for each group that is awake on this node: the shell round its home and sub-group.
+//! One task for each group that somebody on this node needs: the shell round its home and sub-group,
+//! or the follower of a home elsewhere.
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
+mod following;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use shoal_protocol::{Code, GroupId, Refusal, SenderId, Seq, UserId, wire};
@@ -11,7 +19,7 @@ use tokio::{
 use wire::member_change::Kind;
 
 use super::{
-    Follow, Followed, Groups,
+    Follow, Followed, From, Groups, Standing,
     activation::{self, Active, refusal},
     attach::attach,
     home::{Answer, Effect, Entry, Home, LoadedRecord, LoadedSender},
@@ -24,6 +32,7 @@ use crate::{
     delivery::Tail,
     store::{AppendError, Create, MemberRow, Store},
 };
+use following::Following;
 
 /// What a worker has waited for.
 enum Done {
@@ -37,7 +46,12 @@ enum Done {
     Members(Result<Vec<MemberRow>, Refusal>),
     /// Up to where members have been told.
     Notices(Result<Seq, notices::Going>),
+    /// A home elsewhere has answered whoever asked.
+    PassedOn,
 }
+
+/// A cursor that is to be attached.
+type Waiting = (Follow, oneshot::Sender<Result<Followed, Refusal>>);
 
 /// A group's home and sub-group while they are awake.
 struct Awake {
@@ -56,8 +70,9 @@ pub(super) struct Worker {
     is_stopping: bool,
     tail: Option<Arc<Tail>>,
     awake: Option<Box<Awake>>,
+    following: Option<Following>,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
-    follows: Vec<(Follow, oneshot::Sender<Result<Followed, Refusal>>)>,
+    follows: Vec<Waiting>,
     is_telling: bool,
     used: Instant,
 }
@@ -70,11 +85,13 @@ impl Worker {
         Self {
             store: groups.store().clone(),
             is_stopping: false,
+            // Somebody may have held it while the group slept.
+            tail: groups.tail(group),
             groups,
             group,
             inputs,
-            tail: None,
             awake: None,
+            following: None,
             jobs: FuturesUnordered::new(),
             follows: Vec::new(),
             is_telling: false,
@@ -92,6 +109,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 Some(done) = self.jobs.next() => self.handle_done(done),
+                fed = following::next(&mut self.following) => self.handle_fed(fed).await,
                 input = self.inputs.recv(), if has_room => match input {
                     Some(input) => self.take(input).await,
                     None => return,
@@ -126,9 +144,15 @@ impl Worker {
     }
 
     async fn handle_input(&mut self, input: Input) {
-        match input {
-            Input::Follow(follow, to) => self.follows.push((follow, to)),
-            input => {
+        match (self.take_standing(), input) {
+            (Standing::Unplaced, input) => {
+                let why = Refusal::new(Code::Busy, "the group has no home at the moment");
+                input.refuse(why, self.groups.metrics());
+            }
+            (Standing::Follower(home), input) => self.pass_on(&home, input),
+            (Standing::Home, Input::Follow(follow, to)) => self.follows.push((follow, to)),
+            (Standing::Home, Input::Look) => self.look().await,
+            (Standing::Home, input) => {
                 // A cursor is attached before anything that came after it is numbered.
                 self.settle_follows().await;
                 let create = self.create_for(&input);
@@ -200,6 +224,13 @@ impl Worker {
         match self.joined(&follows).await {
             Err(refusal) => follows.into_iter().for_each(|(_, to)| drop(to.send(Err(refusal.clone())))),
             Ok((tail, joined)) => {
+                let wanted = follows.iter().zip(&joined).filter_map(|((follow, _), joined)| {
+                    let From::Watermark(watermark) = follow.from else { return *joined };
+                    joined.map(|joined| joined.max(watermark))
+                });
+                if wanted.max().is_some_and(|wanted| wanted > tail.tail()) {
+                    self.look().await;
+                }
                 for ((follow, to), joined) in follows.into_iter().zip(joined) {
                     let followed = attach(&tail, follow, joined);
                     if let Err(Ok(followed)) = to.send(followed) {
@@ -208,30 +239,36 @@ impl Worker {
                 }
             }
         }
+        self.follow_home();
     }
 
     /// Where each of them joined; none for those who are no members.
-    async fn joined(
-        &mut self,
-        follows: &[(Follow, oneshot::Sender<Result<Followed, Refusal>>)],
-    ) -> Result<(Arc<Tail>, Vec<Option<Seq>>), Refusal> {
+    async fn joined(&mut self, follows: &[Waiting]) -> Result<(Arc<Tail>, Vec<Option<Seq>>), Refusal> {
         let tail = self.open_tail().await?;
-        let users = follows.iter().map(|(follow, _)| follow.signal.user());
-        if self.group.is_own() {
-            let own = |user: &UserId| (GroupId::own(user) == self.group).then_some(Seq::FIRST);
-            return Ok((tail, users.map(own).collect()));
-        }
-        if tail.tail() == Seq::FIRST {
+        let of_own = |user: &UserId| (GroupId::own(user) == self.group).then_some(Seq::FIRST);
+        if !self.group.is_own() && tail.tail() == Seq::FIRST {
             return Err(Refusal::new(Code::UnknownGroup, "no such group"));
         }
+        let users: Vec<_> = follows.iter().map(|(follow, _)| follow.signal.user()).collect();
+        if self.group.is_own() || users.iter().all(Option::is_none) {
+            let joined = users.into_iter().map(|user| user.map_or(Some(Seq::FIRST), of_own)).collect();
+            return Ok((tail, joined));
+        }
+        let members = self.members(users.iter().copied().flatten().cloned().collect()).await?;
+        let joined = |user| members.get(user).copied();
+        Ok((tail, users.into_iter().map(|user| user.map_or(Some(Seq::FIRST), joined)).collect()))
+    }
+
+    /// Where those of them joined who are members.
+    async fn members(&mut self, users: Vec<UserId>) -> Result<BTreeMap<UserId, Seq>, Refusal> {
         if let Some(awake) = &self.awake {
             let members = awake.sub_group.members();
-            return Ok((tail, users.map(|user| members.get(user).map(|member| member.joined)).collect()));
+            let joined = |user: UserId| members.get(&user).map(|member| (user, member.joined));
+            return Ok(users.into_iter().filter_map(joined).collect());
         }
-        let users: Vec<_> = users.cloned().collect();
         let rows = self.store.members(self.group, &users).await.map_err(refusal)?;
-        let joined = |row: MemberRow| (row.role != wire::Role::None).then_some(row.joined);
-        Ok((tail, rows.into_iter().map(|row| row.and_then(joined)).collect()))
+        let members = rows.into_iter().flatten().filter(|row| row.role != wire::Role::None);
+        Ok(members.map(|row| (row.user, row.joined)).collect())
     }
 
     fn handle_done(&mut self, done: Done) {
@@ -242,11 +279,11 @@ impl Worker {
         let Some(awake) = &mut self.awake else { return };
         match done {
             Done::Appended(Ok(())) => awake.home.handle_appended(),
-            Done::Appended(Err(error)) => self.abandon(&error),
+            Done::Appended(Err(error)) => self.give_up(&error),
             Done::Sender(id, loaded) => awake.home.handle_sender(&id, loaded, now),
             Done::Record { sender, as_of, loaded } => awake.home.handle_record(&sender, as_of, loaded, now),
             Done::Members(rows) => awake.home.handle_members(rows, now),
-            Done::Notices(Err(notices::Going)) => {}
+            Done::Notices(Err(notices::Going)) | Done::PassedOn => {}
             Done::Notices(Ok(watermark)) => {
                 if watermark == awake.home.durable() {
                     awake.home.handle_notices_sent(watermark);
@@ -258,21 +295,27 @@ impl Worker {
     }
 
     /// An append has failed: the home is finished, and the next one reads what is there.
-    fn abandon(&mut self, error: &AppendError) {
+    fn give_up(&mut self, error: &AppendError) {
         tracing::error!(group = %self.group, %error, "the home gives up");
         if matches!(error, AppendError::Fenced { .. }) {
             self.groups.metrics().fenced.inc();
         }
+        let code = match error {
+            AppendError::Store(_) => Code::StoreUnavailable,
+            _ => Code::Busy,
+        };
+        self.abandon(&Refusal::new(code, error.to_string()));
+    }
+
+    /// Answers everybody who waits for the home, and lets go of it. What it was writing may be
+    /// durable: whoever sent it asks again, under the same number.
+    fn abandon(&mut self, why: &Refusal) {
         let Some(awake) = self.awake.take() else { return };
         let Awake { home, rejudge, .. } = *awake;
-        let why = match error {
-            AppendError::Store(_) => Refusal::new(Code::StoreUnavailable, error.to_string()),
-            _ => Refusal::new(Code::Busy, error.to_string()),
-        };
         // What the append under way was waited for with goes with the home that waited.
         self.jobs.clear();
         self.is_telling = false;
-        for effect in home.abandon(&why) {
+        for effect in home.abandon(why) {
             match effect {
                 Effect::Answer(to, answer) => to.answer(self.group, answer, self.groups.metrics()),
                 Effect::Changed(Reply::Changed(to), result) => drop(to.send(result)),
@@ -414,6 +457,10 @@ impl Worker {
 
     /// Writes back what only memory has; once that is done, and nothing has come, the group sleeps.
     fn fall_asleep(&mut self) -> bool {
+        if self.is_followed_here() {
+            self.used = Instant::now();
+            return false;
+        }
         if let Some(awake) = self.awake.as_mut().filter(|awake| awake.home.needs_checkpoint()) {
             awake.home.checkpoint();
             return false;
@@ -441,7 +488,7 @@ impl Awake {
                 self.home.handle_notice(&user, notice, Reply::Noticed(to), now);
             }
             Input::Follow(..) => unreachable!("follows are settled before"),
-            Input::Wake => {}
+            Input::Wake | Input::Look => {}
         }
     }
 }

@@ -103,6 +103,7 @@ impl World {
             secret: [9; 32],
             name: "node-1".to_owned(),
             addresses: vec![self.address.to_string(), "other.example:4433".to_owned()],
+            cluster: None,
         };
         self.node = Some(Node::start(parts).await.unwrap());
     }

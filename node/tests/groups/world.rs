@@ -10,7 +10,7 @@ use prost::Message as _;
 use shoal_node::{
     clock::Clock,
     config::GroupLimits,
-    group::{Actor, Groups, Publish},
+    group::{Actor, Groups, Publish, ReceiptTo},
     store::{MemoryDisk, MemoryStore, MemoryTiming, ReadLimit, Store},
 };
 use shoal_protocol::{Code, DeviceId, GroupId, Incarnation, Refusal, SenderId, Seq, UserId, wire};
@@ -115,7 +115,13 @@ impl World {
     ) -> mpsc::Receiver<wire::Receipt> {
         let (to, receipts) = mpsc::channel(1);
         let receipt = to.try_reserve_owned().expect("a new channel has room");
-        self.groups.publish(Publish { group, sender: sender.clone(), number, message, receipt });
+        self.groups.publish(Publish {
+            group,
+            sender: sender.clone(),
+            number,
+            message,
+            receipt: ReceiptTo::Session(receipt),
+        });
         receipts
     }
 

@@ -212,6 +212,18 @@ fn a_length_that_does_not_end_is_refused() {
     }
 }
 
+#[test]
+fn a_delivered_record_is_framed_again_byte_for_byte() {
+    let record = wire::Record { seq: 7, time_ms: 9, ..Default::default() };
+    let framed = RecordFrame::encode(&record);
+    let mut stream = FrameBuffer::new(FRAME_BYTES_MAX);
+    stream.push(framed.frame().clone());
+    let body = stream.next_frame().unwrap().unwrap();
+    assert_eq!(RecordFrame::from_delivery(body).unwrap(), framed);
+    let handoff = wire::Delivery { body: Some(wire::delivery::Body::Handoff(wire::Handoff::default())) };
+    assert!(RecordFrame::from_delivery(prost::Message::encode_to_vec(&handoff).into()).is_err());
+}
+
 /// What a peer says and does not send takes no memory.
 #[test]
 fn a_promised_body_takes_no_memory_before_it_comes() {

@@ -130,6 +130,7 @@ impl NodeHost {
             secret: seed32(self.plan.seed, u64::MAX),
             name: NODE.into(),
             addresses: vec![format!("{NODE}:{PORT}")],
+            cluster: None,
         };
         Ok(Node::start(parts).await?)
     }

@@ -157,6 +157,7 @@ fn parts(
         secret: folder.secret,
         name: folder.name.clone(),
         addresses,
+        cluster: None,
     })
 }
 
@@ -173,6 +174,7 @@ fn record(config: &Config, folder: &Folder, addresses: Vec<String>) -> NodeRecor
     NodeRecord {
         name: NodeName(folder.name.clone()),
         addresses,
+        peer_addresses: Vec::new(),
         roles: Roles { access: true, group: true },
         region: config.region.clone(),
         capacity: std::thread::available_parallelism()

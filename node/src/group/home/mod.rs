@@ -155,6 +155,12 @@ impl<R> Home<R> {
         }
     }
 
+    /// What it writes under.
+    #[must_use]
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// The first Seq that is not durable.
     #[must_use]
     pub(crate) fn durable(&self) -> Seq {

@@ -5,7 +5,12 @@ use shoal_protocol::{DeviceId, Incarnation, SenderId};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::{clock::Clock, config::GroupLimits, group::Publish, store::MemoryStore};
+use crate::{
+    clock::Clock,
+    config::GroupLimits,
+    group::{Publish, ReceiptTo},
+    store::MemoryStore,
+};
 
 const NOW_MS: u64 = 1_790_000_000_000;
 
@@ -66,7 +71,13 @@ impl Scene {
         let sender = SenderId { user: UserId::new("ann").unwrap(), device: DeviceId(1), incarnation };
         let message = wire::Message { payload: Bytes::from(vec![b'x'; bytes]), ..wire::Message::default() };
         let receipt = receipts.reserve_owned().await.unwrap();
-        self.views.groups.publish(Publish { group: self.group, sender, number, message, receipt });
+        self.views.groups.publish(Publish {
+            group: self.group,
+            sender,
+            number,
+            message,
+            receipt: ReceiptTo::Session(receipt),
+        });
         match answered.recv().await.unwrap().outcome.unwrap() {
             wire::receipt::Outcome::Committed(committed) => committed.seq,
             other => panic!("not committed: {other:?}"),

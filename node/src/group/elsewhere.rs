@@ -1,0 +1,69 @@
+//! Groups whose home is on another node, as this node's group layer sees them.
+//!
+//! Which node that is, and how it is reached, is another layer's business: `peer` knows.
+
+use async_trait::async_trait;
+use shoal_protocol::{GroupId, RecordFrame, Refusal, Seq, UserId, wire};
+use tokio::sync::mpsc;
+
+use super::{Actor, Publish};
+use crate::coordination::NodeName;
+
+/// What this node is to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It numbers the group's records.
+    Home,
+    /// It follows the one that does.
+    Follower(NodeName),
+    /// Nobody numbers them, as far as it knows.
+    Unplaced,
+}
+
+/// The other nodes.
+#[async_trait]
+pub trait Elsewhere: Send + Sync + 'static {
+    /// What this node is to a group now.
+    fn standing(&self, group: GroupId) -> Standing;
+
+    /// Sends a message on its way to the group's home. Never waits: where too much is on its way
+    /// already, or the home is not reached, it is answered `Busy`.
+    fn publish(&self, home: &NodeName, publish: Publish);
+
+    /// Has the home carry out a change. An error leaves it open whether it was.
+    async fn change(
+        &self,
+        home: &NodeName,
+        actor: Actor,
+        change: wire::Change,
+    ) -> Result<wire::Changed, Refusal>;
+
+    /// Has the home put a notice into a user's own sequence.
+    async fn notify(&self, home: &NodeName, user: UserId, notice: wire::Notice) -> Result<(), Refusal>;
+
+    /// Follows a group from `watermark` on. Dropping the feed ends it.
+    fn follow(&self, home: &NodeName, group: GroupId, watermark: Seq) -> Feed;
+}
+
+/// A group's records as its home delivers them, in order, from a watermark on.
+#[derive(Debug)]
+pub struct Feed {
+    records: mpsc::Receiver<Vec<RecordFrame>>,
+}
+
+impl Feed {
+    /// Up to so many deliveries wait; then the home is not read on, for this group.
+    const DELIVERIES_MAX: usize = 8;
+
+    /// A feed, and where its records are put. It has ended when that is dropped.
+    #[must_use]
+    pub fn new() -> (mpsc::Sender<Vec<RecordFrame>>, Self) {
+        let (sender, records) = mpsc::channel(Self::DELIVERIES_MAX);
+        (sender, Self { records })
+    }
+
+    /// The next records; none when the feed has ended. Cancellation safe.
+    pub async fn next(&mut self) -> Option<Vec<RecordFrame>> {
+        self.records.recv().await
+    }
+}

@@ -1,0 +1,228 @@
+//! A group whose home is on another node: its records come as a feed, and what users here want goes
+//! there. What the feed does not bring comes from the store, so that a feed that ends opens no gap.
+
+use std::time::Duration;
+
+use shoal_protocol::{Code, RecordFrame, Refusal, Seq, wire};
+use tokio::time::{Instant, sleep_until};
+use wire::{message::Kind, record::Body};
+
+use super::{Done, Worker};
+use crate::{
+    coordination::NodeName,
+    group::{
+        Feed, Standing,
+        activation::{changes, decode, refusal},
+        home::Entry,
+        input::Input,
+        loads,
+    },
+    store::ReadLimit,
+};
+
+/// Between two attempts to follow, while the store alone says what is new.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Records are read from the store in pages of so many, and so many bytes.
+const PAGE: ReadLimit = ReadLimit { records_max: 1024, bytes_max: 4 << 20 };
+
+/// The home elsewhere, and its feed while somebody here needs the group.
+#[derive(Debug)]
+pub(super) struct Following {
+    home: NodeName,
+    feed: Option<Feed>,
+    /// When to ask again, after a feed has ended.
+    again: Option<Instant>,
+}
+
+impl Following {
+    fn new(home: NodeName) -> Self {
+        Self { home, feed: None, again: None }
+    }
+}
+
+/// What a feed has for its group.
+#[derive(Debug)]
+pub(super) enum Fed {
+    Records(Vec<RecordFrame>),
+    Ended,
+    /// It is time to follow again.
+    Due,
+}
+
+/// The feed's next. Cancellation safe.
+pub(super) async fn next(following: &mut Option<Following>) -> Fed {
+    match following {
+        Some(Following { feed: Some(feed), .. }) => feed.next().await.map_or(Fed::Ended, Fed::Records),
+        Some(Following { again: Some(again), .. }) => {
+            sleep_until(*again).await;
+            Fed::Due
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+impl Worker {
+    /// What this node is to the group now. What it was before ends.
+    pub(super) fn take_standing(&mut self) -> Standing {
+        let standing = self.groups.standing(self.group);
+        match &standing {
+            Standing::Home => self.following = None,
+            Standing::Unplaced => {
+                if self.awake.is_some() || self.following.is_some() {
+                    self.step_down("the group has no home at the moment");
+                    self.following = None;
+                }
+            }
+            Standing::Follower(home) => {
+                if self.following.as_ref().is_none_or(|following| following.home != *home) {
+                    self.step_down("the group's home is another node");
+                    self.following = Some(Following::new(home.clone()));
+                    self.follow_home();
+                }
+            }
+        }
+        standing
+    }
+
+    /// The home here is none any more, and whoever follows it from elsewhere looks for the other.
+    fn step_down(&mut self, why: &str) {
+        self.abandon(&Refusal::new(Code::Busy, why));
+        if let Some(tail) = &self.tail {
+            tail.end_feeds();
+        }
+    }
+
+    /// Sends on what only the home can do.
+    pub(super) fn pass_on(&mut self, home: &NodeName, input: Input) {
+        let (groups, home, group) = (self.groups.clone(), home.clone(), self.group);
+        match input {
+            Input::Follow(follow, to) if follow.signal.user().is_none() => {
+                let why = Refusal::new(Code::NotHome, format!("the group's home is {}", home.0));
+                // Whoever does not wait any more does not need it.
+                drop(to.send(Err(why)));
+            }
+            Input::Follow(follow, to) => self.follows.push((follow, to)),
+            Input::Publish(publish) => groups.elsewhere().publish(&home, publish),
+            Input::Change(actor, body, to) => self.jobs.push(Box::pin(async move {
+                let change = wire::Change { group: group.to_wire(), body: Some(body) };
+                drop(to.send(groups.elsewhere().change(&home, actor, change).await));
+                Done::PassedOn
+            })),
+            Input::Notice(user, notice, to) => self.jobs.push(Box::pin(async move {
+                drop(to.send(groups.elsewhere().notify(&home, user, notice).await));
+                Done::PassedOn
+            })),
+            Input::Wake | Input::Look => {}
+        }
+    }
+
+    /// Follows the home, if somebody here needs the group and it is not followed yet.
+    pub(super) fn follow_home(&mut self) {
+        let (Some(following), Some(tail)) = (&mut self.following, &self.tail) else { return };
+        if following.feed.is_none() && following.again.is_none() && tail.attached() > 0 {
+            let elsewhere = self.groups.elsewhere();
+            following.feed = Some(elsewhere.follow(&following.home, self.group, tail.tail()));
+        }
+    }
+
+    /// Is the group followed for somebody here?
+    pub(super) fn is_followed_here(&self) -> bool {
+        self.following.is_some() && self.tail.as_ref().is_some_and(|tail| tail.attached() > 0)
+    }
+
+    pub(super) async fn handle_fed(&mut self, fed: Fed) {
+        let taken = match fed {
+            Fed::Records(frames) => self.take_fed(frames).await,
+            Fed::Ended => Err(Refusal::new(Code::NotHome, "the feed has ended")),
+            Fed::Due => {
+                if let Some(following) = &mut self.following {
+                    following.again = None;
+                }
+                self.take_standing();
+                self.follow_home();
+                return;
+            }
+        };
+        let Err(why) = taken else { return };
+        tracing::debug!(group = %self.group, %why, "a feed is begun again");
+        if let Some(following) = &mut self.following {
+            following.feed = None;
+            following.again = Some(Instant::now() + RETRY);
+        }
+        self.look().await;
+    }
+
+    /// Another home may have written since this node last heard: the store knows.
+    pub(super) async fn look(&mut self) {
+        if let Some(awake) = &self.awake {
+            match self.store.group(self.group).await {
+                Ok(Some(row)) if row.epoch > awake.home.epoch() => {
+                    self.groups.metrics().fenced.inc();
+                    self.step_down("another home has taken the group over");
+                }
+                _ => return,
+            }
+        }
+        if let Err(why) = self.catch_up().await {
+            tracing::warn!(group = %self.group, %why, "the store cannot say what is new");
+        }
+        self.follow_home();
+    }
+
+    /// Takes what the store has and this node has not.
+    async fn catch_up(&mut self) -> Result<(), Refusal> {
+        let Some(tail) = self.tail.clone() else { return Ok(()) };
+        loop {
+            let page = self.store.read(self.group, tail.tail(), PAGE).await.map_err(refusal)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            self.take_fed(page.iter().map(|record| RecordFrame::from_encoded(record)).collect()).await?;
+        }
+    }
+
+    /// Takes records in order: those it has are dropped, and a hole ends the feed.
+    async fn take_fed(&mut self, frames: Vec<RecordFrame>) -> Result<(), Refusal> {
+        let Some(tail) = &self.tail else { return Ok(()) };
+        let mut wanted = tail.tail();
+        let (mut entries, mut recalled) = (Vec::with_capacity(frames.len()), Vec::new());
+        for frame in frames {
+            let record = decode(frame.record())?;
+            let seq = Seq::new(record.seq).ok_or_else(|| Refusal::new(Code::BadFrame, "no Seq is 0"))?;
+            if seq < wanted {
+                continue;
+            }
+            if seq > wanted {
+                return Err(Refusal::new(Code::Internal, format!("{wanted} is missing before {seq}")));
+            }
+            wanted = wanted.next();
+            recalled.extend(recalled_by(&record));
+            entries.push(Entry { seq, frame, members: changes(record) });
+        }
+        for seq in recalled {
+            self.redact(seq).await?;
+        }
+        self.move_tail(entries);
+        Ok(())
+    }
+
+    /// A payload is gone from the store: so it is from what this node holds, with its edits.
+    async fn redact(&mut self, seq: Seq) -> Result<(), Refusal> {
+        let loaded = loads::record(&self.store, self.group, seq, true).await?;
+        for record in loaded.record.iter().chain(&loaded.edits) {
+            if let Some(seq) = Seq::new(record.seq) {
+                self.groups.redact(self.group, seq, RecordFrame::encode(record));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The record whose payload this one recalls.
+fn recalled_by(record: &wire::Record) -> Option<Seq> {
+    match &record.body {
+        Some(Body::Message(message)) if message.kind() == Kind::Recall => Seq::new(message.refers_to),
+        _ => None,
+    }
+}

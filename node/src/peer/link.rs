@@ -1,0 +1,239 @@
+//! A node's link to a home: it dials, follows groups, carries messages and requests, and is dialled
+//! again when it is lost.
+
+use std::{array, sync::Arc, time::Duration};
+
+use quinn::{Connection, RecvStream};
+use shoal_protocol::{
+    Code, GroupId, Refusal, Seq, VERSION, VERSION_MIN, frame, frame::FRAME_BYTES_MAX, wire,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use wire::{to_follower::Body as ToFollower, to_home::Body as ToHome};
+
+use super::{
+    BEAT, CONNECT_MAX, SILENCE,
+    dial::Dialer,
+    feeds::{FeedSender, Feeds},
+    framed::{Frames, LinkError},
+    lane::Lane,
+    outbox::Outbox,
+};
+use crate::{coordination::NodeName, group::Publish};
+
+/// Publish lanes of a link: a lost packet holds up one of them.
+const LANES: usize = 4;
+
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long an answer to a request may take.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// What a link is asked for.
+pub(super) enum Command {
+    Publish(Publish),
+    Request(wire::PeerRequest, oneshot::Sender<Answer>),
+    Follow { group: GroupId, watermark: Seq, to: FeedSender },
+}
+
+pub(super) type Answer = Result<wire::peer_response::Body, Refusal>;
+
+impl Command {
+    /// The home is not reached. A feed ends with its sender.
+    pub(super) fn refuse(self) {
+        let busy = || Refusal::new(Code::Busy, "the group's home is not reached at the moment");
+        match self {
+            Self::Publish(publish) => publish.refuse(busy()),
+            // Whoever does not wait any more does not need it.
+            Self::Request(_, to) => drop(to.send(Err(busy()))),
+            Self::Follow { .. } => {}
+        }
+    }
+}
+
+/// Keeps a link to one node for as long as anybody has its handle.
+pub(super) async fn run(dialer: Arc<Dialer>, node: NodeName, mut commands: mpsc::Receiver<Command>) {
+    while !commands.is_closed() || !commands.is_empty() {
+        let error = match timeout(CONNECT_MAX, connect(&dialer, &node)).await {
+            Err(_) => LinkError::Silent(CONNECT_MAX),
+            Ok(Err(error)) => error,
+            Ok(Ok(mut link)) => match link.serve(&mut commands).await {
+                Ok(()) => return,
+                Err(error) => {
+                    link.connection.close(error.wire_code(), error.to_string().as_bytes());
+                    error
+                }
+            },
+        };
+        tracing::warn!(node = node.0, %error, "no link");
+        refuse_for(RETRY, &mut commands).await;
+    }
+}
+
+/// Answers whatever is asked for, for a while.
+async fn refuse_for(length: Duration, commands: &mut mpsc::Receiver<Command>) {
+    let pause = sleep(length);
+    tokio::pin!(pause);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut pause => return,
+            command = commands.recv() => match command {
+                Some(command) => command.refuse(),
+                None => return,
+            },
+        }
+    }
+}
+
+async fn connect(dialer: &Dialer, node: &NodeName) -> Result<Link, LinkError> {
+    let connection = dialer.dial(node).await?;
+    let (send, recv) = connection.open_bi().await?;
+    let (mut out, mut frames) = (Outbox::new(send), Frames::new(recv, FRAME_BYTES_MAX));
+    let hello = wire::PeerHello {
+        version_min: VERSION_MIN,
+        version_max: VERSION,
+        node: dialer.me().0.clone(),
+        cluster: dialer.cluster().to_owned(),
+    };
+    out.put(&wire::ToHome { body: Some(ToHome::Hello(hello)) });
+    out.flush().await?;
+    let welcome = frames.next::<wire::ToFollower>().await?.and_then(|frame| frame.body);
+    match welcome {
+        Some(ToFollower::Welcome(welcome)) if welcome.node == node.0 => {
+            Ok(Link::new(connection, out, frames))
+        }
+        Some(ToFollower::Welcome(welcome)) => {
+            let reason = format!("{} answers where {} should", welcome.node, node.0);
+            Err(Refusal::new(Code::BadRequest, reason).into())
+        }
+        _ => Err(Refusal::new(Code::BadFrame, "the first frame is a welcome").into()),
+    }
+}
+
+/// A connection whose other end has said welcome.
+struct Link {
+    connection: Connection,
+    out: Outbox,
+    frames: Frames,
+    feeds: Arc<Feeds>,
+    lanes: [Lane; LANES],
+    /// Its lanes and streams; they end with it.
+    tasks: JoinSet<Result<(), LinkError>>,
+    heard: Instant,
+}
+
+impl Link {
+    fn new(connection: Connection, out: Outbox, frames: Frames) -> Self {
+        let mut tasks = JoinSet::new();
+        let lanes = array::from_fn(|_| {
+            let (lane, sending) = Lane::new();
+            tasks.spawn(sending.run(connection.clone()));
+            lane
+        });
+        Self { connection, out, frames, feeds: Arc::default(), lanes, tasks, heard: Instant::now() }
+    }
+
+    /// Serves until nobody has a handle any more, or the link is lost.
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), LinkError> {
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let has_room = self.out.has_room();
+            tokio::select! {
+                biased;
+                frame = self.frames.next::<wire::ToFollower>() => self.take(frame?.ok_or(LinkError::Stream)?),
+                _ = beats.tick() => self.beat()?,
+                wrote = self.out.write(), if !self.out.is_empty() => wrote?,
+                stream = self.connection.accept_uni() => self.read(stream?),
+                command = commands.recv(), if has_room => match command {
+                    Some(command) => self.obey(command),
+                    None => return Ok(()),
+                },
+                Some(ended) = self.tasks.join_next() => ended.unwrap_or(Err(LinkError::Stream))?,
+            }
+        }
+    }
+
+    fn take(&mut self, frame: wire::ToFollower) {
+        self.heard = Instant::now();
+        if let Some(ToFollower::FollowEnded(ended)) = frame.body
+            && let Ok(group) = GroupId::from_wire(&ended.group)
+        {
+            self.feeds.remove(group);
+        }
+    }
+
+    fn beat(&mut self) -> Result<(), LinkError> {
+        if self.heard.elapsed() > SILENCE {
+            return Err(LinkError::Silent(SILENCE));
+        }
+        self.tell(ToHome::Beat(wire::Beat {}));
+        for group in self.feeds.sweep() {
+            self.tell(ToHome::Unfollow(wire::Unfollow { group: group.to_wire() }));
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Publish(publish) => {
+                let lane = publish.group.stable_hash() % LANES as u64;
+                self.lanes[lane as usize].publish(publish);
+            }
+            Command::Request(request, to) => {
+                drop(self.tasks.spawn(ask(self.connection.clone(), request, to)))
+            }
+            Command::Follow { group, watermark, to } => {
+                self.feeds.put(group, to);
+                let from = Some(wire::follow::From::Watermark(watermark.get()));
+                self.tell(ToHome::Follow(wire::Follow { group: group.to_wire(), from }));
+            }
+        }
+    }
+
+    fn read(&mut self, stream: RecvStream) {
+        let feeds = Arc::clone(&self.feeds);
+        self.tasks.spawn(async move {
+            match feeds.read(stream).await {
+                // The home has finished with this stream, or begun the group anew.
+                Ok(()) | Err(LinkError::Stream) => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+    }
+
+    fn tell(&mut self, body: ToHome) {
+        self.out.put(&wire::ToHome { body: Some(body) });
+    }
+}
+
+/// One request, one answer, on a stream of their own.
+async fn ask(
+    connection: Connection,
+    request: wire::PeerRequest,
+    to: oneshot::Sender<Answer>,
+) -> Result<(), LinkError> {
+    let answer = async {
+        let (mut send, recv) = connection.open_bi().await?;
+        let body = Some(wire::peer_stream_open::Body::Request(request));
+        send.write_chunk(frame::encode(&wire::PeerStreamOpen { body })).await?;
+        // Fails only where the stream has ended already, and then no answer comes.
+        let _ = send.finish();
+        let response = Frames::new(recv, FRAME_BYTES_MAX).next::<wire::PeerResponse>().await?;
+        response.and_then(|response| response.body).ok_or(LinkError::Stream)
+    };
+    let answer = match timeout(ANSWER_MAX, answer).await {
+        Ok(Ok(wire::peer_response::Body::Failure(failure))) => Err(Refusal::from(failure)),
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) => Err(Refusal::new(Code::Busy, error.to_string())),
+        Err(_) => Err(Refusal::new(Code::Busy, "the group's home did not answer in time")),
+    };
+    // Whoever does not wait any more does not need it.
+    drop(to.send(answer));
+    Ok(())
+}

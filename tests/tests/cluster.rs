@@ -1,0 +1,251 @@
+//! Three nodes of one cluster in this process, over loopback: one store, one coordination, and
+//! clients that talk across.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::{Runtime, TokioRuntime};
+use shoal_certs::{Authority, Claims, PrivateKey, Seed, TokenSigner, TokenVerifier};
+use shoal_client::{Client, Config, Delivered, DeviceId, Follow, GroupId, Start, UserId, wire};
+use shoal_node::{
+    clock::{Clock, SystemClock},
+    config::Limits,
+    coordination::{Coordination, InProcess, NodeName, Partition},
+    node::{ClusterParts, Node, Parts},
+    ops::Metrics,
+    peer::PeerTls,
+    store::{MemoryDisk, MemoryStore, MemoryTiming, Store},
+};
+use tokio::time::timeout;
+use wire::record::Body;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What all nodes share.
+struct World {
+    authority: Authority,
+    signer: TokenSigner,
+    verifier: TokenVerifier,
+    store: Arc<dyn Store>,
+    coordination: InProcess,
+    nodes: BTreeMap<&'static str, Member>,
+}
+
+/// One node.
+struct Member {
+    node: Node,
+    metrics: Arc<Metrics>,
+}
+
+impl World {
+    async fn new(names: &[&'static str]) -> Self {
+        let authority = Authority::new(PrivateKey::derive(&Seed::random(), "test"), SystemClock.now_ms());
+        let key = PrivateKey::derive(&Seed::random(), "test");
+        let signer = TokenSigner::from_pem(&key.to_pem()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::new(1), MemoryTiming::default()));
+        let (coordination, writer) = InProcess::open(Arc::clone(&store)).await.unwrap();
+        tokio::spawn(writer.run());
+        let verifier = TokenVerifier::from_pem(&key.public_pem()).unwrap();
+        let mut world = Self { authority, signer, verifier, store, coordination, nodes: BTreeMap::new() };
+        for name in names {
+            world.start(name).await;
+        }
+        world.place(names).await;
+        world
+    }
+
+    async fn start(&mut self, name: &'static str) {
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+        let socket = || runtime.wrap_udp_socket(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
+        let peers = socket();
+        let identity =
+            self.authority.identity(&Seed::random(), &["127.0.0.1".into()], SystemClock.now_ms()).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let cluster = ClusterParts {
+            peer_addresses: vec![peers.local_addr().unwrap().to_string()],
+            socket: peers,
+            tls: PeerTls {
+                server: shoal_certs::peer_server_config(&identity),
+                client: shoal_certs::peer_client_config(&identity),
+            },
+            coordination: Arc::new(self.coordination.clone()),
+            cluster: "test".into(),
+            region: "here".into(),
+            capacity: 1,
+        };
+        let parts = Parts {
+            sockets: vec![socket()],
+            runtime: Arc::clone(&runtime),
+            tls: shoal_certs::server_config(&identity, 64),
+            tokens: self.verifier.clone(),
+            store: Arc::clone(&self.store),
+            clock: Arc::new(SystemClock),
+            limits: Limits::default(),
+            metrics: Arc::clone(&metrics),
+            seed: rand::random(),
+            secret: [7; 32],
+            name: name.into(),
+            addresses: Vec::new(),
+            cluster: Some(cluster),
+        };
+        let node = Node::start(parts).await.unwrap();
+        self.nodes.insert(name, Member { node, metrics });
+    }
+
+    /// All partitions go to these nodes.
+    async fn place(&self, names: &[&str]) {
+        let capacities = names.iter().map(|name| (NodeName((*name).into()), 1)).collect();
+        let placed = self.coordination.placement().borrow().clone();
+        let placement = placed.placement.after(&placed.placement.balance(&capacities));
+        self.coordination.place(placed.version, placement).await.unwrap().unwrap();
+        let mut nodes = self.coordination.nodes();
+        let all = |nodes: &Arc<_>| BTreeMap::len(nodes) >= names.len();
+        timeout(PATIENCE, nodes.wait_for(all)).await.unwrap().unwrap();
+    }
+
+    /// The name of the node that the group's home is on.
+    fn home(&self, group: GroupId) -> &'static str {
+        let placed = self.coordination.placement().borrow().clone();
+        let home = placed.placement.node_of(Partition::of(group)).unwrap();
+        *self.nodes.keys().find(|name| **name == home.0).unwrap()
+    }
+
+    async fn client(&self, user: &str, node: &str) -> Client {
+        let now_ms = SystemClock.now_ms();
+        let token = self.signer.sign(&Claims::new(user.parse().unwrap(), now_ms, now_ms + 3_600_000));
+        let tls = shoal_client::tls_from_ca(self.authority.cert_pem()).unwrap();
+        let address = self.nodes[node].node.local_addresses().unwrap()[0].to_string();
+        Client::connect(Config::new([address], tls, token, DeviceId(1))).await.unwrap()
+    }
+}
+
+fn user(name: &str) -> UserId {
+    name.parse().unwrap()
+}
+
+/// The next message: its place, and what it says.
+async fn hear(follow: &mut Follow) -> (u64, String) {
+    loop {
+        let next = timeout(PATIENCE, follow.next()).await.expect("a message comes");
+        let Some(Ok(Delivered::Record(record))) = next else { panic!("no record: {next:?}") };
+        if let Some(Body::Message(message)) = record.body {
+            return (record.seq, String::from_utf8(message.payload.to_vec()).unwrap());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_on_three_nodes_hear_each_other_in_one_order() {
+    let names = ["a", "b", "c"];
+    let world = World::new(&names).await;
+    let group = GroupId::named("general");
+    let mut talkers = Vec::new();
+    for name in names {
+        talkers.push(world.client(&format!("user-{name}"), name).await);
+    }
+    let members: Vec<_> = names.iter().map(|name| user(&format!("user-{name}"))).collect();
+    talkers[0].create(group, wire::Settings::default(), &members[1..]).await.unwrap();
+    let mut follows = Vec::new();
+    for talker in &talkers {
+        follows.push(talker.follow(group, Start::Join).await.unwrap());
+    }
+    for round in 0..20 {
+        for (talker, name) in talkers.iter().zip(names) {
+            talker.publish(group, format!("{name} {round}")).await.unwrap();
+        }
+    }
+    let mut heard = Vec::new();
+    for follow in &mut follows {
+        let mut all = Vec::new();
+        for _ in 0..60 {
+            all.push(hear(follow).await);
+        }
+        heard.push(all);
+    }
+    assert!(heard.iter().all(|all| *all == heard[0]), "one order for all");
+    assert!(heard[0].is_sorted());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_whose_home_moves_goes_on_for_everybody() {
+    let names = ["a", "b", "c"];
+    let world = World::new(&names).await;
+    let group = GroupId::named("moving");
+    let (ann, bob) = (world.client("ann", "a").await, world.client("bob", "b").await);
+    ann.create(group, wire::Settings::default(), &[user("bob")]).await.unwrap();
+    let mut bobs = bob.follow(group, Start::Join).await.unwrap();
+    let mut anns = ann.follow(group, Start::Join).await.unwrap();
+    let mut homes = Vec::new();
+    for (round, on) in [&["a"][..], &["b"], &["c"], &["a", "b", "c"]].into_iter().enumerate() {
+        world.place(on).await;
+        homes.push(world.home(group));
+        for talker in [&ann, &bob] {
+            timeout(PATIENCE, talker.publish(group, format!("{round}"))).await.unwrap().unwrap();
+        }
+        let heard = [hear(&mut anns).await, hear(&mut anns).await];
+        assert_eq!([hear(&mut bobs).await, hear(&mut bobs).await], heard);
+        assert!(heard.iter().all(|(_, text)| *text == round.to_string()), "{heard:?}");
+    }
+    assert_eq!(homes[..3], ["a", "b", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_dies_is_shut_out_and_replaced() {
+    let mut world = World::new(&["a", "b", "c"]).await;
+    let group = GroupId::named("orphan");
+    world.place(&["c"]).await;
+    let (ann, bob) = (world.client("ann", "a").await, world.client("bob", "b").await);
+    ann.create(group, wire::Settings::default(), &[user("bob")]).await.unwrap();
+    let mut bobs = bob.follow(group, Start::Join).await.unwrap();
+    ann.publish(group, "before").await.unwrap();
+    assert_eq!(hear(&mut bobs).await.1, "before");
+    world.nodes.remove("c");
+    let waiting = tokio::spawn({
+        let ann = ann.clone();
+        async move { ann.publish(group, "meanwhile").await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.place(&["a", "b"]).await;
+    timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    assert_eq!(hear(&mut bobs).await.1, "meanwhile");
+    ann.publish(group, "after").await.unwrap();
+    assert_eq!(hear(&mut bobs).await.1, "after");
+}
+
+/// Each record crosses to a node once, however many of its sessions follow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_copy_for_each_node() {
+    let world = World::new(&["a", "b"]).await;
+    world.place(&["a"]).await;
+    let group = GroupId::named("copies");
+    let ann = world.client("ann", "a").await;
+    let members: Vec<_> = (0..10).map(|at| user(&format!("member-{at}"))).collect();
+    ann.create(group, wire::Settings::default(), &members).await.unwrap();
+    let mut follows = Vec::new();
+    for member in &members {
+        let client = world.client(member.as_str(), "b").await;
+        follows.push((client.follow(group, Start::Tail).await.unwrap(), client));
+    }
+    ann.publish(group, "first").await.unwrap();
+    for (follow, _) in &mut follows {
+        assert_eq!(hear(follow).await.1, "first");
+    }
+    let delivered = |name: &str| world.nodes[name].metrics.delivered.get();
+    let (before_a, before_b) = (delivered("a"), delivered("b"));
+    for number in 0..50 {
+        ann.publish(group, format!("{number}")).await.unwrap();
+    }
+    for (follow, _) in &mut follows {
+        for number in 0..50 {
+            assert_eq!(hear(follow).await.1, number.to_string());
+        }
+    }
+    assert_eq!(delivered("b") - before_b, 500, "to ten sessions");
+    assert_eq!(delivered("a") - before_a, 50, "to one node");
+}
