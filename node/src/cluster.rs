@@ -1,4 +1,5 @@
-//! One node among others: it is registered, follows the placement, and reaches the others.
+//! One node among others: it follows the placement, reaches the others, and is reached by them. Whoever
+//! starts it registers it, once it serves.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -6,12 +7,12 @@ use quinn::{AsyncUdpSocket, Endpoint, Runtime};
 use rand::rngs::StdRng;
 use tokio::{
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 
 use crate::{
     config::AccessLimits,
-    coordination::{Coordination, Load, NodeName, NodeRecord, Roles},
+    coordination::{Coordination, NodeName},
     delivery::Pages,
     group::Groups,
     ops::Metrics,
@@ -21,28 +22,19 @@ use crate::{
 /// How often the store is asked whether another home has written to the groups that have theirs here.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Between two attempts to be registered.
-const RETRY: Duration = Duration::from_millis(500);
-
 /// What a node among others is made of, besides.
 pub struct ClusterParts {
     /// A UDP socket for other nodes.
     pub socket: Arc<dyn AsyncUdpSocket>,
     /// Certificates, for both ends.
     pub tls: PeerTls,
-    /// Where other nodes reach that socket.
-    pub peer_addresses: Vec<String>,
     /// Liveness, placement, settings.
     pub coordination: Arc<dyn Coordination>,
     /// The cluster's name: nodes of another are not let in.
     pub cluster: String,
-    /// Where it stands.
-    pub region: String,
-    /// Its share of the partitions, beside the others'.
-    pub capacity: u32,
 }
 
-/// A node that reaches the others and is not known to them yet.
+/// A node that reaches the others and is not reached by them yet.
 pub(crate) struct Joining {
     parts: ClusterParts,
     me: NodeName,
@@ -83,25 +75,15 @@ impl Joining {
         Arc::clone(&self.links)
     }
 
-    /// Serves the other nodes, and is registered.
+    /// Serves the other nodes.
     pub(crate) fn join(
         self,
         groups: &Groups,
         pages: &Arc<Pages>,
         limits: AccessLimits,
         metrics: Arc<Metrics>,
-        addresses: &[String],
     ) -> Cluster {
         let Self { parts, me, endpoint, .. } = self;
-        let record = NodeRecord {
-            name: me.clone(),
-            addresses: addresses.to_vec(),
-            peer_addresses: parts.peer_addresses,
-            roles: Roles { access: true, group: true },
-            region: parts.region,
-            capacity: parts.capacity,
-            load: Load::default(),
-        };
         let server = ServerParts {
             me,
             cluster: parts.cluster,
@@ -111,15 +93,14 @@ impl Joining {
             metrics,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow_placement(groups.clone(), Arc::clone(&parts.coordination)));
+        tasks.spawn(follow_placement(groups.clone(), parts.coordination));
         tasks.spawn(look_for_other_homes(groups.clone()));
-        tasks.spawn(stay_registered(parts.coordination, record));
         Cluster { server: Server::start(server, endpoint), tasks }
     }
 }
 
 impl Cluster {
-    /// Is registered no more, and tells the other nodes.
+    /// Tells the other nodes.
     pub(crate) async fn leave(mut self) {
         self.tasks.shutdown().await;
         self.server.shut_down().await;
@@ -145,16 +126,6 @@ async fn look_for_other_homes(groups: Groups) {
     loop {
         looks.tick().await;
         groups.look_for_other_homes().await;
-    }
-}
-
-async fn stay_registered(coordination: Arc<dyn Coordination>, record: NodeRecord) {
-    loop {
-        match coordination.register(record.clone()).await {
-            Ok(registration) => registration.lost().await,
-            Err(error) => tracing::warn!(%error, "this node is not registered"),
-        }
-        sleep(RETRY).await;
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Config {
     pub name: String,
     /// The region the node is in.
     pub region: String,
+    /// The UDP address for other nodes, where there are some (`coordination.etcd`).
+    pub peer_listen: SocketAddr,
+    /// Addresses (`host:port`) under which other nodes reach this one; none: the one it listens on.
+    pub peer_advertise: Vec<String>,
     /// TCP addresses of `/metrics`, `/healthz` and `/readyz`, which ask for no token; none: off.
     pub ops: Vec<SocketAddr>,
     /// What is logged, as tracing's filter: `info`, `shoal_node=debug,info`.
@@ -135,6 +139,8 @@ impl Default for Config {
             advertise: Vec::new(),
             name: String::new(),
             region: "default".into(),
+            peer_listen: SocketAddr::from(([127, 0, 0, 1], 4434)),
+            peer_advertise: Vec::new(),
             ops: vec![SocketAddr::from(([127, 0, 0, 1], 9464))],
             log: "info".into(),
             log_format: LogFormat::Human,

@@ -100,8 +100,7 @@ impl Node {
             let joining = others.reach(&parts.name, parts.runtime, &mut random)?;
             groups = groups.among(joining.links());
             let limits = limits.access.clone();
-            cluster =
-                Some(joining.join(&groups, &pages, limits, Arc::clone(&parts.metrics), &parts.addresses));
+            cluster = Some(joining.join(&groups, &pages, limits, Arc::clone(&parts.metrics)));
         }
         let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
         let access = AccessParts {

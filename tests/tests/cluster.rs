@@ -16,7 +16,7 @@ use shoal_client::{Client, Config, Delivered, DeviceId, Follow, GroupId, Start, 
 use shoal_node::{
     clock::{Clock, SystemClock},
     config::Limits,
-    coordination::{Coordination, InProcess, NodeName, Partition},
+    coordination::{Coordination, InProcess, Load, NodeName, NodeRecord, Partition, Registration, Roles},
     node::{ClusterParts, Node, Parts},
     ops::Metrics,
     peer::PeerTls,
@@ -41,6 +41,7 @@ struct World {
 struct Member {
     node: Node,
     metrics: Arc<Metrics>,
+    registration: Box<dyn Registration>,
 }
 
 impl World {
@@ -68,16 +69,13 @@ impl World {
             self.authority.identity(&Seed::random(), &["127.0.0.1".into()], SystemClock.now_ms()).unwrap();
         let metrics = Arc::new(Metrics::new());
         let cluster = ClusterParts {
-            peer_addresses: vec![peers.local_addr().unwrap().to_string()],
-            socket: peers,
+            socket: Arc::clone(&peers),
             tls: PeerTls {
                 server: shoal_certs::peer_server_config(&identity),
                 client: shoal_certs::peer_client_config(&identity),
             },
             coordination: Arc::new(self.coordination.clone()),
             cluster: "test".into(),
-            region: "here".into(),
-            capacity: 1,
         };
         let parts = Parts {
             sockets: vec![socket()],
@@ -95,7 +93,17 @@ impl World {
             cluster: Some(cluster),
         };
         let node = Node::start(parts).await.unwrap();
-        self.nodes.insert(name, Member { node, metrics });
+        let record = NodeRecord {
+            name: NodeName(name.into()),
+            addresses: Vec::new(),
+            peer_addresses: vec![peers.local_addr().unwrap().to_string()],
+            roles: Roles { access: true, group: true },
+            region: "here".into(),
+            capacity: 1,
+            load: Load::default(),
+        };
+        let registration = self.coordination.register(record).await.unwrap();
+        self.nodes.insert(name, Member { node, metrics, registration });
     }
 
     /// All partitions go to these nodes.
@@ -103,17 +111,15 @@ impl World {
         let capacities = names.iter().map(|name| (NodeName((*name).into()), 1)).collect();
         let placed = self.coordination.placement().borrow().clone();
         let placement = placed.placement.after(&placed.placement.balance(&capacities));
-        self.coordination.place(placed.version, placement).await.unwrap().unwrap();
-        let mut nodes = self.coordination.nodes();
-        let all = |nodes: &Arc<_>| BTreeMap::len(nodes) >= names.len();
-        timeout(PATIENCE, nodes.wait_for(all)).await.unwrap().unwrap();
+        let leadership = self.nodes.values().next().unwrap().registration.lead().await;
+        self.coordination.place(&leadership, placed.version, placement).await.unwrap().unwrap();
     }
 
     /// The name of the node that the group's home is on.
     fn home(&self, group: GroupId) -> &'static str {
         let placed = self.coordination.placement().borrow().clone();
         let home = placed.placement.node_of(Partition::of(group)).unwrap();
-        *self.nodes.keys().find(|name| **name == home.0).unwrap()
+        self.nodes.keys().find(|name| **name == home.0).unwrap()
     }
 
     async fn client(&self, user: &str, node: &str) -> Client {

@@ -74,6 +74,16 @@ fn node(config: &Config, found: &mut Vec<Problem>) {
     if let Some(address) = config.advertise.iter().find(|address| !is_host_and_port(address)) {
         problem("advertise", format!("{address:?} is not of the form host:port"));
     }
+    if let Some(address) = config.peer_advertise.iter().find(|address| !is_host_and_port(address)) {
+        problem("peer_advertise", format!("{address:?} is not of the form host:port"));
+    }
+    let is_clustered = !config.coordination.etcd.is_empty();
+    if is_clustered && config.peer_listen.ip().is_unspecified() && config.peer_advertise.is_empty() {
+        problem(
+            "peer_advertise",
+            format!("other nodes cannot reach {}: say at which address they can", config.peer_listen.ip()),
+        );
+    }
     if let Err(error) = EnvFilter::try_new(&config.log) {
         problem("log", format!("{:?} is no filter: {error}", config.log));
     }

@@ -16,9 +16,10 @@ use quinn::{Runtime, TokioRuntime};
 use shoal_node::{
     clock::SystemClock,
     config::{Config, Loaded, LogFormat, Override},
-    coordination::{Load, NodeName, NodeRecord, Roles},
-    node::{Node, Parts},
+    coordination::{Coordination, Load, NodeName, NodeRecord, Roles},
+    node::{ClusterParts, Node, Parts},
     ops::Metrics,
+    peer::PeerTls,
     store::{FjallStore, PostgresStore, Store},
 };
 use tracing::{info, warn};
@@ -101,11 +102,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let addresses = advertised(&config, &sockets);
     let (coordination, driver) =
         coordination::open(&config.coordination, &store).await.context("coordination")?;
-    let record = record(&config, &folder, addresses.clone());
-    let registration = coordination.register(record).await.context("coordination")?;
-
-    let parts = parts(&config, &folder, &sockets, &store, &metrics, addresses)?;
+    let record = record(&config, &folder, &sockets, addresses.clone());
+    let mut parts = parts(&config, &folder, &sockets, &store, &metrics, addresses)?;
+    parts.cluster = others(&config, &folder, &sockets, &coordination, &*parts.runtime)?;
     let node = Node::start(parts).await.context("the node cannot be started")?;
+    // Nothing is given to it before it serves.
+    let registration = coordination.register(record).await.context("coordination")?;
     phase.ready();
     info!(node = folder.name, version = env!("CARGO_PKG_VERSION"), listen = ?sockets.clients, "serving");
     Announcement::new(&config, &folder, &sockets)?.show(config.log_format)?;
@@ -161,6 +163,27 @@ fn parts(
     })
 }
 
+/// What it takes to be one node among others, where the configuration says that there are some.
+fn others(
+    config: &Config,
+    folder: &Folder,
+    sockets: &Sockets,
+    coordination: &Arc<dyn Coordination>,
+    runtime: &dyn Runtime,
+) -> anyhow::Result<Option<ClusterParts>> {
+    let Some(socket) = sockets.wrapped_peer(runtime)? else { return Ok(None) };
+    let identity = folder.keys.identity()?;
+    Ok(Some(ClusterParts {
+        socket,
+        tls: PeerTls {
+            server: shoal_certs::peer_server_config(&identity),
+            client: shoal_certs::peer_client_config(&identity),
+        },
+        coordination: Arc::clone(coordination),
+        cluster: config.coordination.cluster.clone(),
+    }))
+}
+
 /// The addresses that clients are told: those of the configuration, or those listened on.
 fn advertised(config: &Config, sockets: &Sockets) -> Vec<String> {
     if !config.advertise.is_empty() {
@@ -170,11 +193,13 @@ fn advertised(config: &Config, sockets: &Sockets) -> Vec<String> {
     reachable.map(ToString::to_string).collect()
 }
 
-fn record(config: &Config, folder: &Folder, addresses: Vec<String>) -> NodeRecord {
+fn record(config: &Config, folder: &Folder, sockets: &Sockets, addresses: Vec<String>) -> NodeRecord {
+    let listened = || sockets.peers.iter().map(ToString::to_string).collect();
+    let peers = if config.peer_advertise.is_empty() { listened() } else { config.peer_advertise.clone() };
     NodeRecord {
         name: NodeName(folder.name.clone()),
         addresses,
-        peer_addresses: Vec::new(),
+        peer_addresses: peers,
         roles: Roles { access: true, group: true },
         region: config.region.clone(),
         capacity: std::thread::available_parallelism()

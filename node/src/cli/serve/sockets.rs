@@ -23,10 +23,13 @@ use super::{super::output::Hinted, lifecycle::Phase};
 pub(super) struct Sockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<std::net::TcpListener>,
+    peer: Option<UdpSocket>,
     /// Where clients are listened to.
     pub(super) clients: Vec<SocketAddr>,
     /// Where operations are.
     pub(super) ops: Vec<SocketAddr>,
+    /// Where other nodes are listened to, if there may be some.
+    pub(super) peers: Option<SocketAddr>,
 }
 
 impl Sockets {
@@ -48,9 +51,16 @@ impl Sockets {
                 TcpListener::bind(address).await.map_err(|error| refused("ops", *address, &error))?;
             tcp.push(listener.into_std()?);
         }
+        let mut peer = None;
+        if !config.coordination.etcd.is_empty() {
+            let address = config.peer_listen;
+            let socket = bind_udp(address, config.socket_buffer_bytes);
+            peer = Some(socket.map_err(|error| refused("peer_listen", address, &error))?);
+        }
+        let peers = peer.as_ref().map(UdpSocket::local_addr).transpose()?;
         let clients = udp.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?;
         let ops = tcp.iter().map(std::net::TcpListener::local_addr).collect::<io::Result<_>>()?;
-        Ok(Self { udp, tcp, clients, ops })
+        Ok(Self { udp, tcp, peer, clients, ops, peers })
     }
 
     /// Answers for operations, from now on.
@@ -63,7 +73,16 @@ impl Sockets {
         Ok(tokio::spawn(async move { while servers.join_next().await.is_some() {} }))
     }
 
-    /// For quinn.
+    /// The one for other nodes, for quinn.
+    pub(super) fn wrapped_peer(
+        &self,
+        runtime: &dyn Runtime,
+    ) -> anyhow::Result<Option<Arc<dyn AsyncUdpSocket>>> {
+        let wrap = |socket: &UdpSocket| runtime.wrap_udp_socket(socket.try_clone()?);
+        self.peer.as_ref().map(wrap).transpose().context("peer_listen")
+    }
+
+    /// Those for clients, for quinn.
     pub(super) fn wrapped(&self, runtime: &dyn Runtime) -> anyhow::Result<Vec<Arc<dyn AsyncUdpSocket>>> {
         let wrap = |socket: &UdpSocket| runtime.wrap_udp_socket(socket.try_clone()?);
         self.udp.iter().map(wrap).collect::<io::Result<_>>().context("listen")
