@@ -15,10 +15,10 @@ const MEMBERS: u32 = 10;
 /// A run: who is there, what they send, and what is done to them.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The node's address
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4433")]
-    pub node: String,
-    /// The node's data folder: its keys sign the clients' tokens
+    /// A node's address; of several, each client begins with one drawn by lot, and goes to the others when it fails
+    #[arg(long = "node", value_name = "ADDR", default_value = "127.0.0.1:4433", value_delimiter = ',')]
+    pub nodes: Vec<String>,
+    /// A node's data folder: its keys sign the clients' tokens
     #[arg(long, value_name = "DIR", default_value = "shoal-data")]
     pub data: PathBuf,
     /// How many groups [default: 1, or none where --shape is given]
@@ -77,7 +77,7 @@ impl Options {
     #[must_use]
     pub fn new(node: impl Into<String>, data: impl Into<PathBuf>) -> Self {
         Self {
-            node: node.into(),
+            nodes: vec![node.into()],
             data: data.into(),
             groups: None,
             members: None,

@@ -118,7 +118,7 @@ impl<'a> Setup<'a> {
     pub(crate) async fn make_groups(&self, plan: &Plan) -> Result<(), SetupError> {
         let user = UserId::new(format!("loadgen-{:016x}", self.run))?;
         let config = self.config(&user, true, 0, Arc::new(UdpTransport::new()));
-        let node = self.options.node.clone();
+        let node = self.options.nodes.join(", ");
         let admin = Client::connect(config).await.map_err(|source| SetupError::Admin { node, source })?;
         stream::iter((0..).zip(plan.groups()).map(Ok))
             .try_for_each_concurrent(MAKING_MAX, |(number, &members)| {
@@ -199,7 +199,7 @@ impl<'a> Setup<'a> {
             now_ms.saturating_add(u64::try_from(run_ms).unwrap_or(u64::MAX)).saturating_add(TOKEN_SLACK_MS);
         let claims = Claims { admin, ..Claims::new(user.clone(), now_ms, ends_ms) };
         let device = DeviceId(self.run.wrapping_add(number));
-        Config::new([self.options.node.clone()], self.tls.clone(), self.signer.sign(&claims), device)
+        Config::new(self.options.nodes.clone(), self.tls.clone(), self.signer.sign(&claims), device)
             .agent(concat!("shoal-loadgen/", env!("CARGO_PKG_VERSION")))
             .seed(self.seed.wrapping_add(number))
             .transport(socket)

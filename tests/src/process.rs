@@ -1,6 +1,7 @@
 //! A node as an operator runs it: the binary `shoal`, its data folder, its signals.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     ops::Range,
@@ -53,12 +54,25 @@ impl Machine {
     /// A node in a new folder, once it serves, with these settings (`key=value`).
     #[must_use]
     pub fn start(settings: &[&str]) -> Self {
-        let mut machine = Self {
-            dir: tempfile::tempdir().expect("a temporary folder"),
-            node: None,
-            listen: lasting_address(),
-            settings: settings.iter().map(ToString::to_string).collect(),
-        };
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), settings)
+    }
+
+    /// Another node, under the same authority and with the same token keys as this one.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn start_beside(&self, settings: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for shared in ["ca.pem", "ca.key", "token.key", "token.pub"] {
+            fs::copy(self.data().join(shared), dir.path().join(shared)).expect("keys can be copied");
+        }
+        Self::start_in(dir, settings)
+    }
+
+    fn start_in(dir: TempDir, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let mut machine = Self { dir, node: None, listen: lasting_address(), settings };
         machine.up();
         machine
     }

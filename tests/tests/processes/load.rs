@@ -12,7 +12,7 @@ use shoal_tests::process::Machine;
 /// Three groups of ten and one of thirty.
 const CLIENTS: u64 = 60;
 
-fn options(machine: &Machine, seconds: u64) -> Options {
+pub(crate) fn options(machine: &Machine, seconds: u64) -> Options {
     let mut options = Options::new(machine.address().to_string(), machine.data());
     options.shapes = vec![Shape { groups: 3, members: 10 }, Shape { groups: 1, members: 30 }];
     options.rate = 100.0;
@@ -20,14 +20,14 @@ fn options(machine: &Machine, seconds: u64) -> Options {
     options
 }
 
-fn run(options: Options) -> Report {
+pub(crate) fn run(options: Options) -> Report {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let report = runtime.block_on(shoal_loadgen::run(options)).unwrap();
     println!("{report}");
     report
 }
 
-fn assert_nothing_is_wrong(report: &Report) {
+pub(crate) fn assert_nothing_is_wrong(report: &Report) {
     assert!(report.passed, "{report}");
     assert_eq!(report.connections, CLIENTS);
     assert!(report.acknowledged > 0 && report.refused == 0, "{report}");

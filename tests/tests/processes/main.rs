@@ -6,3 +6,5 @@
 mod chat;
 
 mod load;
+
+mod cluster;
