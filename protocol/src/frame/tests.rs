@@ -221,7 +221,7 @@ fn a_delivered_record_is_framed_again_byte_for_byte() {
     let body = stream.next_frame().unwrap().unwrap();
     assert_eq!(RecordFrame::from_delivery(body).unwrap(), framed);
     let handoff = wire::Delivery { body: Some(wire::delivery::Body::Handoff(wire::Handoff::default())) };
-    assert!(RecordFrame::from_delivery(prost::Message::encode_to_vec(&handoff).into()).is_err());
+    assert!(RecordFrame::from_delivery(handoff.encode_to_vec().into()).is_err());
 }
 
 /// What a peer says and does not send takes no memory.
