@@ -231,5 +231,6 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         said.push(error.to_string());
         source = error.source();
     }
+    said.dedup();
     said.join(": ")
 }

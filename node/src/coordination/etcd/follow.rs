@@ -9,7 +9,7 @@ use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use tokio::{sync::watch, time::sleep};
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::{debug, warn};
 
 use super::{
@@ -105,8 +105,18 @@ impl<S: Default + Send + Sync + 'static> Follow<S> {
         }
     }
 
-    /// Reads all of the range as of one revision.
     async fn read(&mut self) -> Result<(), Status> {
+        loop {
+            match self.read_pages().await {
+                // The revision was compacted between two pages.
+                Err(status) if status.code() == Code::OutOfRange => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Reads all of the range as of one revision.
+    async fn read_pages(&mut self) -> Result<(), Status> {
         let mut state = S::default();
         let mut revision = 0;
         let mut key = self.range.key.clone();

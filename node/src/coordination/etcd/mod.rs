@@ -11,11 +11,19 @@
 //! a placement its version and the leader's key, a setting its version. Where an answer is lost the
 //! write may have happened; whoever tries again finds out by what it states.
 //!
+//! All that goes on beside requests is a task for each registration and one for each range that is
+//! watched ([`EtcdDriver`] runs them). One endpoint is used at a time; when it falls silent all of
+//! them go on at the next.
+//!
 //! **When etcd is away** nothing is decided and nothing is lost: what was read last stands, writes
 //! are answered with [`CoordinationError::Unavailable`], and a lease that would have run out is
 //! [`Standing::Lapsed`]. Everything goes on by itself when it is back: ranges are read again and
 //! watched from there, leases are granted again, and whoever leads then gives the others one
 //! lease's time to come back before it takes them for dead.
+//!
+//! **etcd keeps every version** until somebody compacts it, and nodes under load write theirs once
+//! a second: run etcd with `--auto-compaction-retention=1h`. Shoal does not compact, for etcd may
+//! have other users.
 //!
 //! [`Standing::Lapsed`]: super::Standing::Lapsed
 

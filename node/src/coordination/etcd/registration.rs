@@ -44,7 +44,7 @@ pub(super) struct Keeper {
     record: NodeRecord,
     lease: i64,
     lasting: Duration,
-    /// Until then the others see the node, whatever happens.
+    /// The lease lasts until then at least.
     held_until: Instant,
     /// What the record in etcd says.
     told: Load,
@@ -127,10 +127,8 @@ impl Keeper {
             self.stand(Standing::Lapsed);
             self.client.grant(self.lease, self.lasting).await?;
         }
+        self.held_until = asked + self.lasting;
         let standing = self.record().await?;
-        if standing == Standing::Held {
-            self.held_until = asked + self.lasting;
-        }
         self.stand(standing);
         Ok(standing)
     }

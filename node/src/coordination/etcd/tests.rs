@@ -82,16 +82,31 @@ async fn what_one_node_writes_another_sees() {
 }
 
 #[tokio::test]
-async fn many_settings_are_read_page_by_page() {
+async fn many_settings_are_read_page_by_page_whatever_is_compacted_meanwhile() {
     let etcd = open().await;
     for number in 0..1_050 {
         etcd.compare_and_swap(&format!("k/{number:04}"), 0, Some("v".into())).await.unwrap().unwrap();
     }
-    let watched = etcd.watch("k/").await.unwrap();
-    assert_eq!(watched.borrow().len(), 1_050);
-    assert!(
-        watched.borrow().keys().map(String::as_str).eq((0..1_050).map(|number| format!("k/{number:04}")))
-    );
+    let compacting = async {
+        for version in 0.. {
+            etcd.compare_and_swap("other", version, Some("v".into())).await.unwrap().unwrap();
+            let key = etcd.keys.setting("other").into();
+            let read = etcd.client.range(RangeRequest { key, ..RangeRequest::default() }).await.unwrap();
+            // Another test may have compacted beyond.
+            drop(etcd.client.compact(read.header.unwrap().revision).await);
+        }
+    };
+    let reading = async {
+        for _ in 0..20 {
+            let watched = etcd.watch("k/").await.unwrap();
+            let expected = (0..1_050).map(|number| format!("k/{number:04}"));
+            assert!(watched.borrow().keys().cloned().eq(expected));
+        }
+    };
+    tokio::select! {
+        () = compacting => unreachable!("it goes on"),
+        () = reading => {}
+    }
 }
 
 #[tokio::test]
