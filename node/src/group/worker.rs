@@ -457,7 +457,7 @@ impl Worker {
 
     /// Writes back what only memory has; once that is done, and nothing has come, the group sleeps.
     fn fall_asleep(&mut self) -> bool {
-        if self.is_followed_here() {
+        if self.is_followed_here() && !self.is_stopping {
             self.used = Instant::now();
             return false;
         }

@@ -55,19 +55,26 @@ impl Command {
     }
 }
 
-/// Keeps a link to one node for as long as anybody has its handle.
+/// Keeps a link to one node for as long as anybody has its handle: dialled when something is asked
+/// for, so that a node that has gone for good is forgotten.
 pub(super) async fn run(dialer: Arc<Dialer>, node: NodeName, mut commands: mpsc::Receiver<Command>) {
-    while !commands.is_closed() || !commands.is_empty() {
+    while let Some(first) = commands.recv().await {
         let error = match timeout(CONNECT_MAX, connect(&dialer, &node)).await {
-            Err(_) => LinkError::Silent(CONNECT_MAX),
-            Ok(Err(error)) => error,
-            Ok(Ok(mut link)) => match link.serve(&mut commands).await {
-                Ok(()) => return,
-                Err(error) => {
-                    link.connection.close(error.wire_code(), error.to_string().as_bytes());
-                    error
+            Ok(Ok(mut link)) => {
+                link.obey(first);
+                match link.serve(&mut commands).await {
+                    Ok(()) => return,
+                    Err(error) => link.close(error),
                 }
-            },
+            }
+            Ok(Err(error)) => {
+                first.refuse();
+                error
+            }
+            Err(_) => {
+                first.refuse();
+                LinkError::Silent(CONNECT_MAX)
+            }
         };
         tracing::warn!(node = node.0, %error, "no link");
         refuse_for(RETRY, &mut commands).await;
@@ -157,6 +164,12 @@ impl Link {
                 Some(ended) = self.tasks.join_next() => ended.unwrap_or(Err(LinkError::Stream))?,
             }
         }
+    }
+
+    /// Tells the other end why.
+    fn close(self, why: LinkError) -> LinkError {
+        self.connection.close(why.wire_code(), why.to_string().as_bytes());
+        why
     }
 
     fn take(&mut self, frame: wire::ToFollower) {

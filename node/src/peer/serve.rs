@@ -191,11 +191,10 @@ impl Session {
         let mut beats = interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let has_room = self.out.has_room();
-            let may_follow = has_room && self.follows.len() < self.shared.limits.follows_pending_max.max(1);
+            let (has_room, may_read) = (self.out.has_room(), self.may_read());
             tokio::select! {
                 biased;
-                frame = self.frames.next::<wire::ToHome>(), if may_follow => {
+                frame = self.frames.next::<wire::ToHome>(), if may_read => {
                     self.take(frame?.ok_or(LinkError::Stream)?)?;
                 }
                 _ = beats.tick() => self.beat()?,
@@ -206,6 +205,11 @@ impl Session {
                 Some(ended) = self.tasks.join_next() => ended.unwrap_or(Err(LinkError::Stream))?,
             }
         }
+    }
+
+    /// Can more be taken on? If not, a sign of life is not read either.
+    fn may_read(&self) -> bool {
+        self.out.has_room() && self.follows.len() < self.shared.limits.follows_pending_max.max(1)
     }
 
     fn take(&mut self, frame: wire::ToHome) -> Result<(), Refusal> {
@@ -280,6 +284,9 @@ impl Session {
     }
 
     fn beat(&mut self) -> Result<(), LinkError> {
+        if !self.may_read() {
+            self.heard = Instant::now();
+        }
         if self.heard.elapsed() > SILENCE {
             return Err(LinkError::Silent(SILENCE));
         }
