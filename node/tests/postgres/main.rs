@@ -10,6 +10,8 @@ mod nodes;
 
 mod failures;
 
+mod damage;
+
 #[path = "../cli/running.rs"]
 #[allow(dead_code, reason = "the tests of the command use the rest")]
 mod running;

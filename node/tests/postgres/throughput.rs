@@ -26,6 +26,32 @@ const TURNS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it measures"]
+async fn throughput_of_a_lone_home() {
+    let server = Postgres::start();
+    let url = database_on(&server.url()).await;
+    let store: Arc<dyn Store> =
+        Arc::new(PostgresStore::open(&config([&*url]), &StoreLimits::default()).await.unwrap());
+    let bare = client(&url).await;
+    bare.batch_execute(BARE_TABLE).await.unwrap();
+    let row = activate(&store, group(1)).await;
+    let (mut tail, mut appends, mut inserts) = (row.tail, Vec::new(), Vec::new());
+    for _ in 0..500 {
+        let began = Instant::now();
+        append(&store, group(1), row.epoch, tail, records(["x".repeat(BODY_BYTES)])).await.unwrap();
+        appends.push(began.elapsed());
+        tail = tail.next();
+        let began = Instant::now();
+        let insert = "INSERT INTO bare VALUES ('g', $1, 'x')";
+        bare.execute(insert, &[&tail.get().cast_signed()]).await.unwrap();
+        inserts.push(began.elapsed());
+    }
+    appends.sort_unstable();
+    inserts.sort_unstable();
+    println!("p50 of a lone append: {:?}; of a bare insert: {:?}", appends[250], inserts[250]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it measures"]
 async fn throughput_at_a_thousand_in_flight() {
     let server = Postgres::start();
     println!(

@@ -86,11 +86,13 @@ pub(super) fn ended_because(ended: Result<(), Error>) -> String {
     ended.map_or_else(|error| describe(&error), |()| "the connection was closed".into())
 }
 
-/// Every statement finds its rows by key. A plan that was made while a table was empty must not
-/// go on reading all of it once it has grown, and compiling a plan never pays. Engines that have no
-/// such setting have no row for it.
-const PLANNER: &str = "SELECT set_config(name, 'off', false) FROM pg_settings \
-                       WHERE name IN ('enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit')";
+/// Every statement finds its rows by key, so one plan for each does, whatever the number of rows: it
+/// must not go on reading all of a table that was empty when it was made, and making it anew or
+/// compiling it never pays. Engines that have no such setting have no row for it.
+const PLANNER: &str = "SELECT set_config(name, CASE name WHEN 'plan_cache_mode' THEN 'force_generic_plan' \
+                                                       ELSE 'off' END, false) \
+                       FROM pg_settings WHERE name IN ('plan_cache_mode', 'enable_seqscan', \
+                                                       'enable_hashjoin', 'enable_mergejoin', 'jit')";
 
 async fn prepare(client: &Client, database: &str, identity: Identity) -> Result<Statements, PostgresError> {
     let away = |error: Error| PostgresError::away(database, &error);
