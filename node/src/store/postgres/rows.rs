@@ -17,7 +17,7 @@ pub(super) fn from_column(number: i64) -> u64 {
     number.cast_unsigned()
 }
 
-/// A row from [`Statements::group`](super::statements::Statements) or `activate`.
+/// A row that the statement `group` or `activate` has found.
 pub(super) fn group(row: &Row) -> Result<(GroupId, GroupRow), StoreError> {
     let group = group_id(row, 0)?;
     let settings = wire::Settings::decode(column::<&[u8]>(row, 4)?)

@@ -1,7 +1,7 @@
 //! Every statement that a session keeps prepared.
 //!
 //! Rows go and come as columns, one array each, so that a statement is one message whatever the
-//! number of rows. A write names the batch: it touches only groups whose row [`PASS`] has marked
+//! number of rows. A write names the batch: it touches only groups whose row `pass` has marked
 //! with it, in the same transaction.
 
 use tokio_postgres::{Client, Error, Statement};
