@@ -14,8 +14,8 @@ fn errors_name_the_key() {
     assert!(error.contains("limits.group.queue_max"), "{error}");
     let error = refused(&["serve", "--set", "limits.grop.queue_max=1"]);
     assert!(error.contains("limits.grop.queue_max") && error.contains("did you mean"), "{error}");
-    let error = refused(&["serve", "--set", "coordination=etcd"]);
-    assert!(error.contains("coordination") && error.contains("share one store"), "{error}");
+    let error = refused(&["serve", "--set", "coordination.etcd=http://127.0.0.1:2379"]);
+    assert!(error.contains("coordination.etcd") && error.contains("share one store"), "{error}");
     let error = refused(&["serve", "--config", "/nowhere.toml"]);
     assert!(error.contains("/nowhere.toml"), "{error}");
 }
