@@ -37,7 +37,7 @@ const BLOCKING_THREADS_MAX: usize = 16;
 pub(super) struct Serve {
     #[command(flatten)]
     sources: Sources,
-    /// A UDP address for clients; give one for each [default: 127.0.0.1:4433 and [::1]:4433].
+    /// A UDP address for clients; give one for each [default: 127.0.0.1:4433, and ::1 at the same port].
     #[arg(long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
     /// The folder of keys and records [default: shoal-data].
