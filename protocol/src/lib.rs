@@ -58,6 +58,19 @@ pub use tail::{Place, Read, TailWindow, WindowLimits};
 pub const VERSION: u32 = 1;
 /// The oldest version that this crate still speaks.
 pub const VERSION_MIN: u32 = 1;
+/// The version to speak with someone who speaks `min` to `max`: the latest that both do.
+///
+/// # Errors
+/// [`Code::VersionUnsupported`], with what this crate speaks.
+pub fn negotiate(min: u32, max: u32) -> Result<u32, Refusal> {
+    let version = max.min(VERSION);
+    if version < min || version < VERSION_MIN {
+        let reason = format!("this node speaks versions {VERSION_MIN} to {VERSION}");
+        return Err(Refusal::new(Code::VersionUnsupported, reason));
+    }
+    Ok(version)
+}
+
 /// The ALPN of clients.
 pub const ALPN: &[u8] = b"shoal/1";
 /// The ALPN between nodes.

@@ -1,11 +1,8 @@
 //! Shoal as a whole, held against what it promises.
 //!
 //! - [`sim`]: a node and its clients on a virtual network and clock, replayed from a seed;
-//! - [`process`]: the binary `shoal` as an operator runs it;
-//! - [`raw`]: a client that says anything, good or bad.
+//! - [`process`]: the binary `shoal` as an operator runs it.
 
 pub mod sim;
 
 pub mod process;
-
-pub mod raw;

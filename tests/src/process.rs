@@ -17,12 +17,18 @@ use tempfile::TempDir;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where `tests/run`, which has built it already, says that the binary is.
+const BINARY_VARIABLE: &str = "SHOAL_TEST_BINARY";
+
 /// The binary, built as these tests were: cargo builds the binaries of a package for that
 /// package's own tests only.
 #[must_use]
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(built) = std::env::var_os(BINARY_VARIABLE) {
+            return built.into();
+        }
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "-p", "shoal-node", "--bin", "shoal"]);
         if !cfg!(debug_assertions) {

@@ -1,39 +1,16 @@
 //! Follows on a node that leaves things out, or says them in the wrong order.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use quinn::ConnectionError;
-use shoal_client::{Client, Code, Follow, FollowError, GroupId, Seq, Start, wire};
+use shoal_client::{Code, FollowError, Seq, Start, wire};
 use tokio::time::sleep;
 use wire::to_node::Body as Said;
 
 use crate::{
-    script::{Peer, Stage, deliver, patient},
+    script::{Stage, deliver, follow, group, other_node, patient, watermark},
     world::{message, texts},
 };
-
-fn group() -> GroupId {
-    GroupId::named("test")
-}
-
-fn other_node() -> SocketAddr {
-    "10.0.0.2:4433".parse().unwrap()
-}
-
-fn watermark(number: u64) -> wire::follow::From {
-    wire::follow::From::Watermark(number)
-}
-
-/// A follow from a watermark that the node has taken.
-async fn follow(client: &Client, peer: &mut Peer, from: u64) -> Follow {
-    let start = Start::Watermark(Seq::new(from).unwrap());
-    let node = async {
-        assert_eq!(peer.asked().await, watermark(from));
-        peer.followed(group(), from).await;
-    };
-    let (follow, ()) = tokio::join!(client.follow(group(), start), node);
-    follow.unwrap()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_refilled_before_the_app_could_see_it() {

@@ -7,7 +7,7 @@ use prost::Message;
 use quinn::{
     Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig, TokioRuntime, VarInt,
 };
-use shoal_client::{Client, Code, Config, DeviceId, GroupId, wire};
+use shoal_client::{Client, Code, Config, DeviceId, Follow, GroupId, Seq, Start, wire};
 use shoal_protocol::{FrameBuffer, frame};
 use tokio::time::timeout;
 use wire::{to_client::Body as Told, to_node::Body as Said};
@@ -270,4 +270,28 @@ pub(crate) async fn patient<F: IntoFuture>(future: F) -> F::Output {
 /// A number that differs from session to session.
 fn rand_like(connection: &Connection) -> u64 {
     connection.stable_id() as u64
+}
+
+/// The group of these tests.
+pub(crate) fn group() -> GroupId {
+    GroupId::named("test")
+}
+
+pub(crate) fn other_node() -> SocketAddr {
+    "10.0.0.2:4433".parse().unwrap()
+}
+
+pub(crate) fn watermark(number: u64) -> wire::follow::From {
+    wire::follow::From::Watermark(number)
+}
+
+/// A follow from a watermark that the node has taken.
+pub(crate) async fn follow(client: &Client, peer: &mut Peer, from: u64) -> Follow {
+    let start = Start::Watermark(Seq::new(from).unwrap());
+    let node = async {
+        assert_eq!(peer.asked().await, watermark(from));
+        peer.followed(group(), from).await;
+    };
+    let (follow, ()) = tokio::join!(client.follow(group(), start), node);
+    follow.unwrap()
 }

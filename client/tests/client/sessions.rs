@@ -1,42 +1,18 @@
 //! Messages, requests and sessions on a node that goes away at the wrong moment.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use quinn::ConnectionError;
-use shoal_client::{
-    Client, Closed, Code, Follow, FollowError, GroupId, Lost, PublishError, RequestError, Seq, Start, State,
-    wire,
-};
+use shoal_client::{Client, Closed, Code, FollowError, Lost, PublishError, RequestError, State, wire};
 use tokio::time::{Instant, sleep};
 use wire::{to_client::Body as Told, to_node::Body as Said};
 
 use crate::{
-    script::{HEARTBEAT, Peer, Stage, answer, committed, deliver, patient, refused},
+    script::{
+        HEARTBEAT, Stage, answer, committed, deliver, follow, group, other_node, patient, refused, watermark,
+    },
     world::{NODE, message, state},
 };
-
-fn group() -> GroupId {
-    GroupId::named("test")
-}
-
-fn other_node() -> SocketAddr {
-    "10.0.0.2:4433".parse().unwrap()
-}
-
-fn watermark(number: u64) -> wire::follow::From {
-    wire::follow::From::Watermark(number)
-}
-
-/// A follow from a watermark that the node has taken.
-async fn follow(client: &Client, peer: &mut Peer, from: u64) -> Follow {
-    let start = Start::Watermark(Seq::new(from).unwrap());
-    let node = async {
-        assert_eq!(peer.asked().await, watermark(from));
-        peer.followed(group(), from).await;
-    };
-    let (follow, ()) = tokio::join!(client.follow(group(), start), node);
-    follow.unwrap()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_receipt_that_is_lost_is_asked_for_and_given_once() {

@@ -3,8 +3,8 @@
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use shoal_certs::{Claims, TokenVerifier, token::TOKEN_BYTES_MAX};
 use shoal_protocol::{
-    Code, DeviceId, FrameBuffer, GroupId, Incarnation, PUBLISH_WINDOW, Refusal, VERSION, VERSION_MIN,
-    frame::HELLO_BYTES_MAX, wire,
+    Code, DeviceId, FrameBuffer, GroupId, Incarnation, PUBLISH_WINDOW, Refusal, frame::HELLO_BYTES_MAX,
+    negotiate, wire,
 };
 
 use super::{Shared, session::Session, violation::Violation};
@@ -74,11 +74,7 @@ pub(super) async fn greet(shared: &Shared, connection: &Connection) -> Result<Gr
 
 /// Checks what a hello claims.
 fn identify(hello: &wire::Hello, tokens: &TokenVerifier, now_ms: u64) -> Result<Identity, Refusal> {
-    let version = hello.version_max.min(VERSION);
-    if version < hello.version_min || version < VERSION_MIN {
-        let reason = format!("this node speaks versions {VERSION_MIN} to {VERSION}");
-        return Err(Refusal::new(Code::VersionUnsupported, reason));
-    }
+    let version = negotiate(hello.version_min, hello.version_max)?;
     let device = DeviceId(hello.device);
     let claims = check_token(&hello.token, device, tokens, now_ms)?;
     Ok(Identity { claims, device, version })
@@ -127,7 +123,7 @@ pub(super) fn welcome(shared: &Shared, session: &Session, identity: &Identity) -
 #[cfg(test)]
 mod tests {
     use shoal_certs::{PrivateKey, Seed, TokenSigner};
-    use shoal_protocol::UserId;
+    use shoal_protocol::{UserId, VERSION};
 
     use super::*;
 

@@ -19,10 +19,11 @@ use crate::{
     store::{Create, GroupRow, ReadLimit, Store, StoreError},
 };
 
-/// Rows and records are read in pages of so many.
-const PAGE: usize = 1024;
-/// … and so many bytes.
-const PAGE_BYTES: usize = 4 << 20;
+/// Records are read in pages of so many, and so many bytes.
+pub(super) const PAGE: ReadLimit = ReadLimit { records_max: 1024, bytes_max: 4 << 20 };
+
+/// Member rows in a page.
+const ROWS_MAX: usize = 1024;
 
 /// A group that is awake.
 pub(super) struct Active {
@@ -89,8 +90,7 @@ pub(super) async fn for_each_record(
 ) -> Result<(), Refusal> {
     let mut next = from;
     while next < to {
-        let limit = ReadLimit { records_max: PAGE, bytes_max: PAGE_BYTES };
-        let page = store.read(group, next, limit).await.map_err(refusal)?;
+        let page = store.read(group, next, PAGE).await.map_err(refusal)?;
         if page.is_empty() {
             return Err(Refusal::new(
                 Code::Internal,
@@ -132,7 +132,7 @@ async fn members(store: &Arc<dyn Store>, group: GroupId, watermark: Seq) -> Resu
     let mut members = MemberList::new(ALL_SLOTS, watermark);
     let mut after = None;
     loop {
-        let page = store.members_page(group, after.take(), PAGE).await.map_err(refusal)?;
+        let page = store.members_page(group, after.take(), ROWS_MAX).await.map_err(refusal)?;
         let Some(last) = page.last() else { return Ok(members) };
         after = Some((Slot::of(&last.user), last.user.clone()));
         members.load(page);

@@ -128,13 +128,14 @@ impl Worker {
     /// Takes an input, and what else has come by now.
     async fn take(&mut self, first: Input) {
         self.used = Instant::now();
-        self.handle_input(first).await;
+        let standing = self.take_standing();
+        self.handle_input(&standing, first).await;
         for _ in 1..Self::INPUTS_AT_ONCE {
             let has_room = self.awake.as_ref().is_none_or(|awake| awake.home.has_room());
             match self.inputs.try_recv() {
-                Ok(input) if has_room => self.handle_input(input).await,
+                Ok(input) if has_room => self.handle_input(&standing, input).await,
                 Ok(input) => {
-                    self.handle_input(input).await;
+                    self.handle_input(&standing, input).await;
                     break;
                 }
                 Err(_) => break,
@@ -143,13 +144,13 @@ impl Worker {
         self.settle_follows().await;
     }
 
-    async fn handle_input(&mut self, input: Input) {
-        match (self.take_standing(), input) {
+    async fn handle_input(&mut self, standing: &Standing, input: Input) {
+        match (standing, input) {
             (Standing::Unplaced, input) => {
                 let why = Refusal::new(Code::Busy, "the group has no home at the moment");
                 input.refuse(why, self.groups.metrics());
             }
-            (Standing::Follower(home), input) => self.pass_on(&home, input),
+            (Standing::Follower(home), input) => self.pass_on(home, input),
             (Standing::Home, Input::Follow(follow, to)) => self.follows.push((follow, to)),
             (Standing::Home, Input::Look) => self.look().await,
             (Standing::Home, input) => {
@@ -297,14 +298,17 @@ impl Worker {
     /// An append has failed: the home is finished, and the next one reads what is there.
     fn give_up(&mut self, error: &AppendError) {
         tracing::error!(group = %self.group, %error, "the home gives up");
-        if matches!(error, AppendError::Fenced { .. }) {
-            self.groups.metrics().fenced.inc();
-        }
         let code = match error {
             AppendError::Store(_) => Code::StoreUnavailable,
             _ => Code::Busy,
         };
-        self.abandon(&Refusal::new(code, error.to_string()));
+        let why = Refusal::new(code, error.to_string());
+        if matches!(error, AppendError::Fenced { .. }) {
+            self.groups.metrics().fenced.inc();
+            self.step_down(&why);
+        } else {
+            self.abandon(&why);
+        }
     }
 
     /// Answers everybody who waits for the home, and lets go of it. What it was writing may be

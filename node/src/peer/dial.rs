@@ -20,16 +20,6 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// This node.
-    pub(super) fn me(&self) -> &NodeName {
-        &self.me
-    }
-
-    /// The cluster that it belongs to.
-    pub(super) fn cluster(&self) -> &str {
-        &self.cluster
-    }
-
     pub(super) async fn dial(&self, node: &NodeName) -> Result<Connection, LinkError> {
         let mut error = LinkError::Address(format!("{} is not registered", node.0));
         let addresses = self.nodes.borrow().get(node).map(|record| record.peer_addresses.clone());

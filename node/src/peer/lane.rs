@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, SendStream};
 use shoal_protocol::{
     Code, DeviceId, GroupId, Incarnation, Refusal, SenderId, UserId, frame::FRAME_BYTES_MAX, wire,
 };
@@ -175,9 +175,4 @@ fn decode(publish: wire::PeerPublish, to: impl FnOnce(u64) -> ReceiptTo) -> Resu
     };
     let group = GroupId::from_wire(&publish.group).map_err(|error| bad(error.to_string()))?;
     Ok(Publish { group, sender, number: publish.number, message, receipt: to(id) })
-}
-
-/// Frames of a stream that has been told apart by its first.
-pub(super) fn frames(recv: RecvStream) -> Frames {
-    Frames::new(recv, FRAME_BYTES_MAX)
 }

@@ -30,6 +30,9 @@ const LANES: usize = 4;
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Lanes, feeds and requests under way; more requests are answered `Busy`.
+const TASKS_MAX: usize = 4096;
+
 /// How long an answer to a request may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -56,7 +59,7 @@ impl Command {
 }
 
 /// Keeps a link to one node for as long as anybody has its handle: dialled when something is asked
-/// for, so that a node that has gone for good is forgotten.
+/// for, so that one that has gone for good is left alone.
 pub(super) async fn run(dialer: Arc<Dialer>, node: NodeName, mut commands: mpsc::Receiver<Command>) {
     while let Some(first) = commands.recv().await {
         let error = match timeout(CONNECT_MAX, connect(&dialer, &node)).await {
@@ -104,8 +107,8 @@ async fn connect(dialer: &Dialer, node: &NodeName) -> Result<Link, LinkError> {
     let hello = wire::PeerHello {
         version_min: VERSION_MIN,
         version_max: VERSION,
-        node: dialer.me().0.clone(),
-        cluster: dialer.cluster().to_owned(),
+        node: dialer.me.0.clone(),
+        cluster: dialer.cluster.clone(),
     };
     out.put(&wire::ToHome { body: Some(ToHome::Hello(hello)) });
     out.flush().await?;
@@ -198,6 +201,7 @@ impl Link {
                 let lane = publish.group.stable_hash() % LANES as u64;
                 self.lanes[lane as usize].publish(publish);
             }
+            request @ Command::Request(..) if self.tasks.len() >= TASKS_MAX => request.refuse(),
             Command::Request(request, to) => {
                 drop(self.tasks.spawn(ask(self.connection.clone(), request, to)))
             }

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
-use shoal_protocol::{
-    Code, GroupId, Refusal, Seq, UserId, VERSION, VERSION_MIN, frame, frame::FRAME_BYTES_MAX, wire,
-};
+use shoal_protocol::{Code, GroupId, Refusal, Seq, UserId, frame, frame::FRAME_BYTES_MAX, negotiate, wire};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -30,6 +28,9 @@ use crate::{
     group::{Actor, Follow, Followed, From, Groups},
     ops::Metrics,
 };
+
+/// Nodes that follow at the same time: more than a cluster has, and twice while links are renewed.
+const LINKS_MAX: usize = 1024;
 
 /// What serving other nodes takes.
 pub(crate) struct ServerParts {
@@ -87,6 +88,7 @@ async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
             biased;
             Some(_) = links.join_next() => {}
             incoming = endpoint.accept() => match incoming {
+                Some(incoming) if links.len() >= LINKS_MAX => incoming.refuse(),
                 Some(incoming) => drop(links.spawn(serve(Arc::clone(&shared), incoming))),
                 None => return,
             },
@@ -123,11 +125,7 @@ async fn greet(shared: &Shared, connection: &Connection) -> Result<(String, Outb
     let Some(ToHome::Hello(hello)) = frames.next::<wire::ToHome>().await?.and_then(|frame| frame.body) else {
         return Err(Refusal::new(Code::BadFrame, "the first frame is a hello").into());
     };
-    let version = hello.version_max.min(VERSION);
-    if version < hello.version_min || version < VERSION_MIN {
-        let reason = format!("this node speaks versions {VERSION_MIN} to {VERSION}");
-        return Err(Refusal::new(Code::VersionUnsupported, reason).into());
-    }
+    let version = negotiate(hello.version_min, hello.version_max)?;
     if hello.cluster != shared.cluster {
         let reason = format!("this node belongs to {}, not to {}", shared.cluster, hello.cluster);
         return Err(Refusal::new(Code::NotAllowed, reason).into());
@@ -297,7 +295,7 @@ impl Session {
     fn open(&mut self, (send, recv): (SendStream, RecvStream)) {
         let groups = self.shared.groups.clone();
         self.tasks.spawn(async move {
-            match stream(&groups, send, lane::frames(recv)).await {
+            match stream(&groups, send, Frames::new(recv, FRAME_BYTES_MAX)).await {
                 Err(LinkError::Stream) => Ok(()),
                 ended => ended,
             }

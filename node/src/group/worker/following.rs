@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shoal_protocol::{Code, RecordFrame, Refusal, Seq, wire};
+use shoal_protocol::{Accept, Code, Follower, RecordFrame, Refusal, Seq, wire};
 use tokio::time::{Instant, sleep_until};
 use wire::{message::Kind, record::Body};
 
@@ -12,19 +12,15 @@ use crate::{
     coordination::NodeName,
     group::{
         Feed, Standing,
-        activation::{changes, decode, refusal},
+        activation::{PAGE, changes, decode, refusal},
         home::Entry,
         input::Input,
         loads,
     },
-    store::ReadLimit,
 };
 
 /// Between two attempts to follow, while the store alone says what is new.
 const RETRY: Duration = Duration::from_millis(250);
-
-/// Records are read from the store in pages of so many, and so many bytes.
-const PAGE: ReadLimit = ReadLimit { records_max: 1024, bytes_max: 4 << 20 };
 
 /// The home elsewhere, and its feed while somebody here needs the group.
 #[derive(Debug)]
@@ -70,13 +66,13 @@ impl Worker {
             Standing::Home => self.following = None,
             Standing::Unplaced => {
                 if self.awake.is_some() || self.following.is_some() {
-                    self.step_down("the group has no home at the moment");
+                    self.step_down(&busy("the group has no home at the moment"));
                     self.following = None;
                 }
             }
             Standing::Follower(home) => {
                 if self.following.as_ref().is_none_or(|following| following.home != *home) {
-                    self.step_down("the group's home is another node");
+                    self.step_down(&busy("the group's home is another node"));
                     self.following = Some(Following::new(home.clone()));
                     self.follow_home();
                 }
@@ -86,8 +82,8 @@ impl Worker {
     }
 
     /// The home here is none any more, and whoever follows it from elsewhere looks for the other.
-    fn step_down(&mut self, why: &str) {
-        self.abandon(&Refusal::new(Code::Busy, why));
+    pub(super) fn step_down(&mut self, why: &Refusal) {
+        self.abandon(why);
         if let Some(tail) = &self.tail {
             tail.end_feeds();
         }
@@ -145,7 +141,11 @@ impl Worker {
             }
         };
         let Err(why) = taken else { return };
-        tracing::debug!(group = %self.group, %why, "a feed is begun again");
+        if why.code == Code::NotHome {
+            tracing::debug!(group = %self.group, %why, "a feed is begun again");
+        } else {
+            tracing::warn!(group = %self.group, %why, "what a feed brought was not taken; it is begun again");
+        }
         if let Some(following) = &mut self.following {
             following.feed = None;
             following.again = Some(Instant::now() + RETRY);
@@ -159,7 +159,7 @@ impl Worker {
             match self.store.group(self.group).await {
                 Ok(Some(row)) if row.epoch > awake.home.epoch() => {
                     self.groups.metrics().fenced.inc();
-                    self.step_down("another home has taken the group over");
+                    self.step_down(&busy("another home has taken the group over"));
                 }
                 _ => return,
             }
@@ -185,20 +185,21 @@ impl Worker {
     /// Takes records in order: those it has are dropped, and a hole ends the feed.
     async fn take_fed(&mut self, frames: Vec<RecordFrame>) -> Result<(), Refusal> {
         let Some(tail) = &self.tail else { return Ok(()) };
-        let mut wanted = tail.tail();
+        let mut follower = Follower::new(tail.tail());
         let (mut entries, mut recalled) = (Vec::with_capacity(frames.len()), Vec::new());
         for frame in frames {
             let record = decode(frame.record())?;
             let seq = Seq::new(record.seq).ok_or_else(|| Refusal::new(Code::BadFrame, "no Seq is 0"))?;
-            if seq < wanted {
-                continue;
+            match follower.accept(seq) {
+                Accept::Drop => {}
+                Accept::Take => {
+                    recalled.extend(recalled_by(&record));
+                    entries.push(Entry { seq, frame, members: changes(record) });
+                }
+                Accept::Gap { wanted } => {
+                    return Err(Refusal::new(Code::Internal, format!("{wanted} is missing before {seq}")));
+                }
             }
-            if seq > wanted {
-                return Err(Refusal::new(Code::Internal, format!("{wanted} is missing before {seq}")));
-            }
-            wanted = wanted.next();
-            recalled.extend(recalled_by(&record));
-            entries.push(Entry { seq, frame, members: changes(record) });
         }
         for seq in recalled {
             self.redact(seq).await?;
@@ -217,6 +218,10 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+fn busy(why: &str) -> Refusal {
+    Refusal::new(Code::Busy, why)
 }
 
 /// The record whose payload this one recalls.
