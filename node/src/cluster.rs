@@ -1,18 +1,19 @@
 //! One node among others: it follows the placement, reaches the others, and is reached by them. Whoever
 //! starts it registers it, once it serves.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, io, sync::Arc, time::Duration};
 
 use quinn::{AsyncUdpSocket, Endpoint, Runtime};
 use rand::rngs::StdRng;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 
 use crate::{
     config::AccessLimits,
-    coordination::{Coordination, NodeName},
+    coordination::{Coordination, Move, NodeName, Partition, Placed},
     delivery::Pages,
     group::Groups,
     ops::Metrics,
@@ -47,6 +48,7 @@ pub(crate) struct Joining {
 pub(crate) struct Cluster {
     server: Server,
     tasks: JoinSet<()>,
+    acts_by: watch::Receiver<u64>,
 }
 
 impl ClusterParts {
@@ -84,6 +86,8 @@ impl Joining {
         metrics: Arc<Metrics>,
     ) -> Cluster {
         let Self { parts, me, endpoint, .. } = self;
+        let (acting, acts_by) = watch::channel(0);
+        let placement = FollowPlacement { me: me.clone(), groups: groups.clone(), acting };
         let server = ServerParts {
             me,
             cluster: parts.cluster,
@@ -93,13 +97,18 @@ impl Joining {
             metrics,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow_placement(groups.clone(), parts.coordination));
+        tasks.spawn(placement.run(parts.coordination.placement()));
         tasks.spawn(look_for_other_homes(groups.clone()));
-        Cluster { server: Server::start(server, endpoint), tasks }
+        Cluster { server: Server::start(server, endpoint), tasks, acts_by }
     }
 }
 
 impl Cluster {
+    /// The version of the placement that changed something for this node last and by which it acts.
+    pub(crate) fn acts_by(&self) -> watch::Receiver<u64> {
+        self.acts_by.clone()
+    }
+
     /// Tells the other nodes.
     pub(crate) async fn leave(mut self) {
         self.tasks.shutdown().await;
@@ -107,16 +116,43 @@ impl Cluster {
     }
 }
 
-/// Looks at every group again when its home may have moved, and takes up what a home that died
-/// has left half told.
-async fn follow_placement(groups: Groups, coordination: Arc<dyn Coordination>) {
-    let mut placement = coordination.placement();
-    while placement.changed().await.is_ok() {
-        placement.mark_unchanged();
-        groups.look_again();
-        if let Err(error) = groups.finish_notices().await {
-            tracing::warn!(%error, "notices wait for the next change of placement");
+/// Looks at the groups whose home has moved, and says so once it has.
+struct FollowPlacement {
+    me: NodeName,
+    groups: Groups,
+    acting: watch::Sender<u64>,
+}
+
+impl FollowPlacement {
+    async fn run(self, mut placement: watch::Receiver<Arc<Placed>>) {
+        let mut before = Arc::clone(&placement.borrow_and_update());
+        let mut gained = false;
+        self.acting.send_replace(before.version);
+        loop {
+            if gained {
+                // What a home that died has left half told.
+                if let Err(error) = self.groups.finish_notices().await {
+                    tracing::warn!(%error, "notices wait for the next change of placement");
+                }
+            }
+            if placement.changed().await.is_err() {
+                return;
+            }
+            let now = Arc::clone(&placement.borrow_and_update());
+            gained = self.act(&before.placement.moves_to(&now.placement), now.version);
+            before = now;
         }
+    }
+
+    /// Whether this node has gained something.
+    fn act(&self, moves: &[Move], version: u64) -> bool {
+        let is_mine = |step: &&Move| step.to == self.me || step.from.as_ref() == Some(&self.me);
+        let moved: BTreeSet<_> = moves.iter().map(|step| step.partition).collect();
+        self.groups.look_again(|group| moved.contains(&Partition::of(group)));
+        if moves.iter().any(|step| is_mine(&step)) {
+            self.acting.send_replace(version);
+        }
+        moves.iter().any(|step| step.to == self.me)
     }
 }
 

@@ -18,6 +18,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
+use crate::coordination::Roles;
+
 pub use check::Problem;
 pub use limits::{AccessLimits, GroupLimits, Limits, StoreLimits, ViewLimits};
 pub use load::{ConfigError, Loaded, Override, load};
@@ -38,6 +40,9 @@ pub struct Config {
     pub name: String,
     /// The region the node is in.
     pub region: String,
+    /// What the node does: `access` (clients connect to it), `group` (groups have their homes on it),
+    /// `coordination` (it may be elected to decide which node has which groups). A node alone does all.
+    pub roles: Vec<Role>,
     /// The UDP address for other nodes, where there are some (`coordination.etcd`).
     pub peer_listen: SocketAddr,
     /// Addresses (`host:port`) under which other nodes reach this one; none: the one it listens on.
@@ -119,6 +124,27 @@ impl Default for CoordinationConfig {
     }
 }
 
+/// One of the layers that a node may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Clients connect to it.
+    Access,
+    /// Groups have their homes on it.
+    Group,
+    /// It may be elected to decide which node has which groups.
+    Coordination,
+}
+
+impl Config {
+    /// [`Self::roles`].
+    #[must_use]
+    pub fn roles(&self) -> Roles {
+        let has = |role| self.roles.contains(&role);
+        Roles { access: has(Role::Access), group: has(Role::Group), coordination: has(Role::Coordination) }
+    }
+}
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -140,6 +166,7 @@ impl Default for Config {
             advertise: Vec::new(),
             name: String::new(),
             region: "default".into(),
+            roles: vec![Role::Access, Role::Group, Role::Coordination],
             peer_listen: SocketAddr::from(([127, 0, 0, 1], 4434)),
             peer_advertise: Vec::new(),
             ops: vec![SocketAddr::from(([127, 0, 0, 1], 9464))],

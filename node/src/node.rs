@@ -1,17 +1,22 @@
 //! A whole node, put together: whoever starts it gives it sockets, a runtime, a store and a clock.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{AsyncUdpSocket, Runtime};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use shoal_certs::TokenVerifier;
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::{
     access::{Access, AccessParts, Transport},
     clock::Clock,
     cluster::Cluster,
     config::Limits,
+    coordination::{Load, Registration},
     delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
@@ -19,6 +24,9 @@ use crate::{
 };
 
 pub use crate::cluster::ClusterParts;
+
+/// How often a node says how much it carries.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// What a node is made of. The binary takes the machine's; a simulation takes its own.
 pub struct Parts {
@@ -68,6 +76,7 @@ pub enum StartError {
 pub struct Node {
     access: Access,
     groups: Groups,
+    metrics: Arc<Metrics>,
     cluster: Option<Cluster>,
     /// Finishes what a crash before this start interrupted.
     recovery: AbortOnDrop,
@@ -112,12 +121,13 @@ impl Node {
             clock,
             limits: limits.access,
             group_limits: limits.group,
-            metrics: parts.metrics,
+            metrics: Arc::clone(&parts.metrics),
             name: parts.name,
             addresses: parts.addresses,
             random,
         };
-        Ok(Self { access: Access::start(access, endpoints), groups, cluster, recovery })
+        let access = Access::start(access, endpoints);
+        Ok(Self { access, groups, metrics: parts.metrics, cluster, recovery })
     }
 
     /// Where it serves, in the order of the sockets it was given.
@@ -134,6 +144,40 @@ impl Node {
         self.access.sessions()
     }
 
+    /// How much it carries.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            sessions: self.sessions() as u64,
+            groups: self.groups.awake() as u64,
+            committed: self.metrics.committed.get(),
+            received: self.metrics.received.get(),
+            lag_ms: u64::try_from(self.metrics.received_lag_ms.get()).unwrap_or_default(),
+            placement: self.acts_by().map_or(0, |version| *version.borrow()),
+            is_draining: self.access.is_draining(),
+        }
+    }
+
+    /// Reports how much it carries each second, and at once when it acts by another placement, for
+    /// which the leader waits before it moves more. Never ends.
+    pub async fn report_to(&self, registration: &dyn Registration) -> Infallible {
+        let mut acts_by = self.acts_by();
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = changed(&mut acts_by) => {}
+                _ = pulse.tick() => {}
+            }
+            registration.report(self.load());
+        }
+    }
+
+    fn acts_by(&self) -> Option<watch::Receiver<u64>> {
+        self.cluster.as_ref().map(Cluster::acts_by)
+    }
+
     /// Tells the clients to leave, waits up to `grace` until they have, closes the connections of
     /// those who stayed, and writes back what is in memory.
     pub async fn shutdown(self, grace: Duration) {
@@ -144,6 +188,16 @@ impl Node {
             cluster.leave().await;
         }
     }
+}
+
+/// Waits for what somebody watches to change; for ever where nobody says so any more.
+async fn changed(watched: &mut Option<watch::Receiver<u64>>) {
+    if let Some(watched) = watched
+        && watched.changed().await.is_ok()
+    {
+        return;
+    }
+    pending().await
 }
 
 async fn finish_notices(groups: Groups) {

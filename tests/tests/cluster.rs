@@ -97,7 +97,7 @@ impl World {
             name: NodeName(name.into()),
             addresses: Vec::new(),
             peer_addresses: vec![peers.local_addr().unwrap().to_string()],
-            roles: Roles { access: true, group: true },
+            roles: Roles::ALL,
             region: "here".into(),
             capacity: 1,
             load: Load::default(),

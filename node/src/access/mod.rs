@@ -170,6 +170,11 @@ impl Access {
         self.shared.sessions.len()
     }
 
+    /// Does it let its clients go?
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.sessions.is_draining()
+    }
+
     /// Tells all clients to leave, waits up to `grace` until they have, and closes the connections
     /// of those who stayed.
     pub(crate) async fn shut_down(mut self, grace: Duration) {

@@ -9,7 +9,7 @@ use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, CoordinationConfig, Limits, load::leaves};
-use crate::store::postgres;
+use crate::{coordination::Roles, store::postgres};
 
 /// Keys whose value may be 0.
 const ZERO_ALLOWED: [&str; 2] = ["drain_grace_ms", "worker_threads"];
@@ -67,6 +67,13 @@ fn node(config: &Config, found: &mut Vec<Problem>) {
     }
     if twice(&config.ops) {
         problem("ops", "an address is named twice".into());
+    }
+    let roles: BTreeSet<_> = config.roles.iter().collect();
+    if roles.is_empty() || roles.len() < config.roles.len() {
+        problem("roles", "one or more of access, group and coordination are wanted, each once".into());
+    }
+    if config.coordination.etcd.is_empty() && config.roles() != Roles::ALL {
+        problem("roles", "a node alone has all roles: others are reached by coordination.etcd".into());
     }
     if config.region.trim().is_empty() {
         problem("region", "a node is in one region".into());
@@ -221,6 +228,7 @@ fn is_host_and_port(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Role;
 
     fn keys(change: impl FnOnce(&mut Config)) -> Vec<String> {
         let mut config = Config::default();
@@ -257,6 +265,22 @@ mod tests {
             "limits.group.window_bytes_max",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_node_has_a_role_and_one_alone_has_all() {
+        let with = |roles: &[Role], etcd: &[&str]| {
+            keys(|config| {
+                config.roles = roles.into();
+                config.store.postgres = vec!["postgres://db/shoal".into()];
+                config.coordination.etcd = etcd.iter().map(ToString::to_string).collect();
+            })
+        };
+        let etcd = ["http://a:2379"];
+        assert_eq!(with(&[Role::Access], &etcd), [""; 0]);
+        assert_eq!(with(&[Role::Group, Role::Group], &etcd), ["roles"]);
+        assert_eq!(with(&[Role::Access, Role::Group], &[]), ["roles"]);
+        assert_eq!(with(&[], &etcd), ["roles"]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn node(name: &str) -> NodeRecord {
         name: NodeName(name.into()),
         addresses: vec!["127.0.0.1:4433".into()],
         peer_addresses: vec!["127.0.0.1:4434".into()],
-        roles: Roles { access: true, group: true },
+        roles: Roles::ALL,
         region: "here".into(),
         capacity: 1,
         load: Load::default(),
@@ -50,7 +50,7 @@ async fn nodes_come_and_go(coordination: &impl Coordination) {
     let a = coordination.register(node("a")).await.unwrap();
     let b = coordination.register(node("b")).await.unwrap();
     until(&mut nodes, |nodes| nodes.len() == 2).await;
-    let load = Load { sessions: 3, groups: 2, committed: 1 };
+    let load = Load { sessions: 3, groups: 2, committed: 1, ..Load::default() };
     a.report(load);
     until(&mut nodes, |nodes| nodes[&NodeName("a".into())].load == load).await;
     drop(b);

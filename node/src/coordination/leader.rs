@@ -207,7 +207,7 @@ mod tests {
         };
         let _standing = lead(&coordination, coordination.register(node("a")).await.unwrap());
         until(&mut placement, |placed| is_over(placed, &["a"])).await;
-        let access_only = NodeRecord { roles: Roles { access: true, group: false }, ..node("x") };
+        let access_only = NodeRecord { roles: Roles { group: false, ..Roles::ALL }, ..node("x") };
         let _access = coordination.register(access_only).await.unwrap();
         let b = coordination.register(node("b")).await.unwrap();
         until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;

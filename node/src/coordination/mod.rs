@@ -64,10 +64,43 @@ pub struct Roles {
     pub access: bool,
     /// Homes and sub-groups may be placed on it.
     pub group: bool,
+    /// It may be elected to decide what is placed where.
+    #[serde(default = "said_by_nobody_before")]
+    pub coordination: bool,
 }
 
-/// How much a node carries.
+impl Roles {
+    /// All layers.
+    pub const ALL: Self = Self { access: true, group: true, coordination: true };
+
+    /// Does it have every role that `other` has?
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        let covers = |mine: bool, wanted: bool| mine || !wanted;
+        covers(self.access, other.access)
+            && covers(self.group, other.group)
+            && covers(self.coordination, other.coordination)
+    }
+
+    /// The roles of either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            access: self.access || other.access,
+            group: self.group || other.group,
+            coordination: self.coordination || other.coordination,
+        }
+    }
+}
+
+/// A record that does not speak of this role is a node's that has it.
+fn said_by_nobody_before() -> bool {
+    true
+}
+
+/// How much a node carries, and how far it is with what was decided about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Load {
     /// Sessions open.
     pub sessions: u64,
@@ -75,6 +108,14 @@ pub struct Load {
     pub groups: u64,
     /// Messages committed since it started.
     pub committed: u64,
+    /// Records received from homes on other nodes since it started: one copy each.
+    pub received: u64,
+    /// The age of the latest of these when it came, in milliseconds, by two nodes' clocks.
+    pub lag_ms: u64,
+    /// The latest version of the placement that changed something for this node and by which it acts.
+    pub placement: u64,
+    /// It lets its sessions go and takes no new ones.
+    pub is_draining: bool,
 }
 
 /// The nodes that live, by name.

@@ -101,6 +101,22 @@ impl Placement {
         Self { partitions }
     }
 
+    /// The moves that lead from here to `after`.
+    #[must_use]
+    pub fn moves_to(&self, after: &Self) -> Vec<Move> {
+        let moved = |partition| {
+            let (from, to) = (self.node_of(partition), after.node_of(partition)?);
+            (from != Some(to)).then(|| Move { partition, from: from.cloned(), to: to.clone() })
+        };
+        Partition::all().filter_map(moved).collect()
+    }
+
+    /// How many partitions a node has.
+    #[must_use]
+    pub fn held(&self, node: &NodeName) -> usize {
+        self.partitions.get(node).map_or(0, Vec::len)
+    }
+
     /// How many partitions each node should have. What is left over after rounding down goes to
     /// those who hold more than that already, so that nothing moves for it.
     fn quotas<'c>(&self, capacities: &'c BTreeMap<NodeName, u32>) -> BTreeMap<&'c NodeName, usize> {
@@ -128,10 +144,6 @@ impl Placement {
         let is_held =
             |partition: &Partition| self.node_of(*partition).is_some_and(|node| living.contains_key(node));
         Partition::all().filter(|partition| !is_held(partition)).collect()
-    }
-
-    fn held(&self, node: &NodeName) -> usize {
-        self.partitions.get(node).map_or(0, Vec::len)
     }
 }
 
@@ -199,6 +211,14 @@ mod tests {
                 then.keys().map(|node| after.held(node).saturating_sub(before.held(node))).sum();
             prop_assert_eq!(moves.len(), gained, "a move that does not bring a node nearer to its share");
             prop_assert_eq!(after.balance(&then), []);
+            let mut shown = before.moves_to(&after);
+            let mut made = moves;
+            shown.sort_by_key(|step| step.partition);
+            made.sort_by_key(|step| step.partition);
+            let is_same = |(shown, made): (&Move, &Move)| {
+                shown.partition == made.partition && shown.to == made.to
+            };
+            prop_assert!(shown.len() == made.len() && shown.iter().zip(&made).all(is_same));
         }
     }
 }

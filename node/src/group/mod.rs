@@ -298,11 +298,12 @@ impl Groups {
         }
     }
 
-    /// Looks again at every group that somebody here needs: placement has changed.
-    pub fn look_again(&self) {
+    /// Looks again at the groups among these that somebody here needs: their placement has changed.
+    pub fn look_again(&self, concerned: impl Fn(GroupId) -> bool) {
         let held = lock(&self.0.tails).followed();
         let awake: Vec<_> = lock(&self.0.awake).keys().copied().collect();
-        for group in held.into_iter().chain(awake).collect::<BTreeSet<_>>() {
+        let concerned = held.into_iter().chain(awake).filter(|group| concerned(*group));
+        for group in concerned.collect::<BTreeSet<_>>() {
             // A full queue makes the worker look as well, at the next of what is in it.
             let _ = self.send(group, Input::Look);
         }

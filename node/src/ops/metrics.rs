@@ -81,6 +81,10 @@ metrics! {
     publish_seconds: Histogram = Histogram::seconds(),
     /// Records in an append.
     batch_records: Histogram = Histogram::sizes(),
+    /// Records received from homes on other nodes.
+    received: Counter = Counter::default(),
+    /// Milliseconds from the record that came last from another node being numbered to its arrival.
+    received_lag_ms: Gauge = Gauge::default(),
     /// Appends refused because another home has taken over.
     fenced: Counter = Counter::default(),
     /// Watermarks seen above their group's tail: the sequence went back. Look at once.

@@ -31,7 +31,6 @@ pub(super) struct Announcement {
 
 impl Announcement {
     pub(super) fn new(config: &Config, folder: &Folder, sockets: &Sockets) -> anyhow::Result<Self> {
-        let node = sockets.clients.first().context("a node listens somewhere")?;
         Ok(Self {
             event: "serving",
             node: folder.name.clone(),
@@ -39,7 +38,7 @@ impl Announcement {
             listen: sockets.clients.clone(),
             ops: sockets.ops.clone(),
             first_start: folder.is_new,
-            try_it: commands(*node, &config.data),
+            try_it: sockets.clients.first().map_or_else(Vec::new, |node| commands(*node, &config.data)),
         })
     }
 
@@ -65,7 +64,9 @@ impl Announcement {
         let mut line = |name: &str, value: String| {
             lines.push(format!("  {label}{name:<10}{label:#} {value}"));
         };
-        line("clients", join(&self.listen));
+        if !self.listen.is_empty() {
+            line("clients", join(&self.listen));
+        }
         line("data", format!("{}{made}", self.data.display()));
         if let Some(ops) = self.ops.first() {
             line("metrics", format!("http://{ops}/metrics"));

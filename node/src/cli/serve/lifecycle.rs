@@ -1,13 +1,15 @@
 //! Starting, ready, draining: what signals, health and coordination make of a node.
 
 use std::{
+    convert::Infallible,
+    future::pending,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context;
 use shoal_node::{
-    coordination::{Coordination, Load, Registration, leader},
+    coordination::{Coordination, Registration, Roles, leader},
     node::Node,
     ops::{Metrics, Probe},
     store::Store,
@@ -18,7 +20,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-/// How often load and health are looked at.
+/// How often health is looked at.
 const PULSE: Duration = Duration::from_secs(1);
 
 /// Where the node is between its start and its end. Cheap to clone.
@@ -98,6 +100,7 @@ pub(super) struct Running {
     pub(super) store: Arc<dyn Store>,
     pub(super) coordination: Arc<dyn Coordination>,
     pub(super) registration: Box<dyn Registration>,
+    pub(super) roles: Roles,
     /// How long other nodes have to come back when coordination was away.
     pub(super) grace: Duration,
     pub(super) phase: Phase,
@@ -126,8 +129,9 @@ impl Running {
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_writable = true;
-        let leading = leader::run(&*self.coordination, &*self.registration, self.grace);
-        tokio::pin!(stopped, leading);
+        let leading = self.lead();
+        let reporting = self.node.report_to(&*self.registration);
+        tokio::pin!(stopped, leading, reporting);
         loop {
             tokio::select! {
                 biased;
@@ -137,8 +141,18 @@ impl Running {
                     return;
                 }
                 never = &mut leading => match never {},
+                never = &mut reporting => match never {},
                 _ = pulse.tick() => was_writable = self.beat(was_writable),
             }
+        }
+    }
+
+    /// Decides what is placed where, whenever this node is elected.
+    async fn lead(&self) -> Infallible {
+        if self.roles.coordination {
+            leader::run(&*self.coordination, &*self.registration, self.grace).await
+        } else {
+            pending().await
         }
     }
 
@@ -148,12 +162,6 @@ impl Running {
             error!(%error, "this node accepts no messages");
         }
         self.metrics.store_writable.set(health.is_ok().into());
-        let count = |gauge: i64| u64::try_from(gauge).unwrap_or_default();
-        self.registration.report(Load {
-            sessions: count(self.metrics.sessions.get()),
-            groups: count(self.metrics.groups_active.get()),
-            committed: self.metrics.committed.get(),
-        });
         health.is_ok()
     }
 }

@@ -16,7 +16,7 @@ use quinn::{Runtime, TokioRuntime};
 use shoal_node::{
     clock::SystemClock,
     config::{Config, Loaded, LogFormat, Override},
-    coordination::{Coordination, Load, NodeName, NodeRecord, Roles},
+    coordination::{Coordination, Load, NodeName, NodeRecord},
     node::{ClusterParts, Node, Parts},
     ops::Metrics,
     peer::PeerTls,
@@ -112,8 +112,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     info!(node = folder.name, version = env!("CARGO_PKG_VERSION"), listen = ?sockets.clients, "serving");
     Announcement::new(&config, &folder, &sockets)?.show(config.log_format)?;
 
-    let grace = config.coordination.lease();
-    let running = Running { node, metrics, store, coordination, registration, grace, phase };
+    let (roles, grace) = (config.roles(), config.coordination.lease());
+    let running = Running { node, metrics, store, coordination, registration, roles, grace, phase };
     running.until_stopped(signals, config.drain_grace_ms).await;
     ops.abort();
     // It ends with the last handle, and the store is closed with it.
@@ -200,7 +200,7 @@ fn record(config: &Config, folder: &Folder, sockets: &Sockets, addresses: Vec<St
         name: NodeName(folder.name.clone()),
         addresses,
         peer_addresses: peers,
-        roles: Roles { access: true, group: true },
+        roles: config.roles(),
         region: config.region.clone(),
         capacity: std::thread::available_parallelism()
             .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),

@@ -35,7 +35,8 @@ pub(super) struct Sockets {
 impl Sockets {
     pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
         let mut udp = Vec::new();
-        for address in &config.listen {
+        let listen = if config.roles().access { config.listen.as_slice() } else { &[] };
+        for address in listen {
             match bind_udp(*address, config.socket_buffer_bytes) {
                 Ok(socket) => udp.push(socket),
                 // Nobody asked for it by name, and not every machine has IPv6.

@@ -99,13 +99,17 @@ impl Keeper {
         let beat = (self.lasting / 3).min(BEAT_MAX);
         let mut pause = beat;
         let mut load = self.load.clone();
+        let mut tried = self.told.placement;
         loop {
-            tokio::select! {
+            let is_due = tokio::select! {
                 biased;
-                () = dropped(&mut load) => break,
-                () = sleep(pause) => {}
-            }
-            pause = match self.beat().await {
+                has_news = urgent(&mut load, tried) => if has_news { false } else { break },
+                () = sleep(pause) => true,
+            };
+            // What cannot be told now is told with the next beat.
+            tried = self.load.borrow().placement;
+            let done = if is_due { self.beat().await } else { self.record().await };
+            pause = match done {
                 Ok(Standing::Lost) => {
                     warn!(name = self.record.name.0, "another registration has taken this node's name");
                     break;
@@ -137,7 +141,8 @@ impl Keeper {
     /// registration is lost.
     async fn record(&mut self) -> Result<Standing, Status> {
         let mut load = *self.load.borrow();
-        if self.told_at.elapsed() < REPORT {
+        let is_urgent = load.placement != self.told.placement;
+        if !is_urgent && self.told_at.elapsed() < REPORT {
             load = self.told;
         }
         let report = if load == self.told { Vec::new() } else { vec![self.put(load)] };
@@ -229,7 +234,8 @@ impl Registration for Registered {
     }
 }
 
-/// Waits until the sender is gone.
-async fn dropped(load: &mut watch::Receiver<Load>) {
-    while load.changed().await.is_ok() {}
+/// Waits for what cannot wait for the next beat: the node acts by another placement than it has
+/// told. False once the registration has ended.
+async fn urgent(load: &mut watch::Receiver<Load>, tried: u64) -> bool {
+    load.wait_for(|load| load.placement != tried).await.is_ok()
 }

@@ -129,7 +129,10 @@ impl Worker {
 
     pub(super) async fn handle_fed(&mut self, fed: Fed) {
         let taken = match fed {
-            Fed::Records(frames) => self.take_fed(frames).await,
+            Fed::Records(frames) => {
+                self.groups.metrics().received.add(frames.len() as u64);
+                self.take_fed(frames).await
+            }
             Fed::Ended => Err(Refusal::new(Code::NotHome, "the feed has ended")),
             Fed::Due => {
                 if let Some(following) = &mut self.following {
@@ -193,6 +196,7 @@ impl Worker {
             match follower.accept(seq) {
                 Accept::Drop => {}
                 Accept::Take => {
+                    self.note_lag(record.time_ms);
                     recalled.extend(recalled_by(&record));
                     entries.push(Entry { seq, frame, members: changes(record) });
                 }
@@ -206,6 +210,12 @@ impl Worker {
         }
         self.move_tail(entries);
         Ok(())
+    }
+
+    /// How long it was on its way, by the clocks of two nodes.
+    fn note_lag(&self, time_ms: u64) {
+        let lag = self.groups.now().wall_ms.saturating_sub(time_ms);
+        self.groups.metrics().received_lag_ms.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
     /// A payload is gone from the store: so it is from what this node holds, with its edits.

@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use super::{proxy::Proxy, *};
-use crate::coordination::leader;
+use crate::coordination::{Roles, leader};
 
 /// A node that is registered, and leads when elected.
 struct Node {
@@ -183,8 +183,7 @@ async fn of_two_that_want_to_lead_one_decides_and_the_other_after_it() {
     until(&mut placement, |placed| is_over(placed, &["a"])).await;
     let b = Node::start(&two, "b").await;
     until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;
-    let access_only =
-        NodeRecord { roles: crate::coordination::Roles { access: true, group: false }, ..node("x") };
+    let access_only = NodeRecord { roles: Roles { group: false, ..Roles::ALL }, ..node("x") };
     let _access = one.register(access_only).await.unwrap();
     let c = one.register(node("c")).await.unwrap();
     until(&mut placement, |placed| is_over(placed, &["a", "b", "c"])).await;
