@@ -12,7 +12,9 @@ use std::{
 
 use quinn::{Runtime, TokioRuntime};
 use shoal_certs::{Authority, Claims, PrivateKey, Seed, TokenSigner, TokenVerifier};
-use shoal_client::{Client, Config, Delivered, DeviceId, Follow, GroupId, Start, UserId, wire};
+use shoal_client::{
+    Client, Code, Config, Delivered, DeviceId, Follow, GroupId, PublishError, Start, UserId, wire,
+};
 use shoal_node::{
     clock::{Clock, SystemClock},
     config::Limits,
@@ -34,6 +36,7 @@ struct World {
     verifier: TokenVerifier,
     store: Arc<dyn Store>,
     coordination: InProcess,
+    limits: Limits,
     nodes: BTreeMap<&'static str, Member>,
 }
 
@@ -46,6 +49,10 @@ struct Member {
 
 impl World {
     async fn new(names: &[&'static str]) -> Self {
+        Self::with(names, Limits::default()).await
+    }
+
+    async fn with(names: &[&'static str], limits: Limits) -> Self {
         let authority = Authority::new(PrivateKey::derive(&Seed::random(), "test"), SystemClock.now_ms());
         let key = PrivateKey::derive(&Seed::random(), "test");
         let signer = TokenSigner::from_pem(&key.to_pem()).unwrap();
@@ -53,7 +60,8 @@ impl World {
         let (coordination, writer) = InProcess::open(Arc::clone(&store)).await.unwrap();
         tokio::spawn(writer.run());
         let verifier = TokenVerifier::from_pem(&key.public_pem()).unwrap();
-        let mut world = Self { authority, signer, verifier, store, coordination, nodes: BTreeMap::new() };
+        let nodes = BTreeMap::new();
+        let mut world = Self { authority, signer, verifier, store, coordination, limits, nodes };
         for name in names {
             world.start(name).await;
         }
@@ -84,7 +92,7 @@ impl World {
             tokens: self.verifier.clone(),
             store: Arc::clone(&self.store),
             clock: Arc::new(SystemClock),
-            limits: Limits::default(),
+            limits: self.limits.clone(),
             metrics: Arc::clone(&metrics),
             seed: rand::random(),
             secret: [7; 32],
@@ -133,6 +141,13 @@ impl World {
 
 fn user(name: &str) -> UserId {
     name.parse().unwrap()
+}
+
+fn refusal<T: std::fmt::Debug>(published: Result<T, PublishError>) -> Code {
+    match published {
+        Err(PublishError::Refused(refusal)) => refusal.code,
+        other => panic!("not refused: {other:?}"),
+    }
 }
 
 /// The next message: its place, and what it says.
@@ -254,4 +269,73 @@ async fn one_copy_for_each_node() {
     }
     assert_eq!(delivered("b") - before_b, 500, "to ten sessions");
     assert_eq!(delivered("a") - before_a, 50, "to one node");
+}
+
+/// The owners of a group that was cut are on several nodes: each judges what its members send, and
+/// one order holds for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sub_groups_have_their_owners_on_several_nodes() {
+    const MEMBERS: usize = 24;
+    let mut limits = Limits::default();
+    limits.group.sub_group_max = 8;
+    let names = ["a", "b", "c"];
+    let world = World::with(&names, limits).await;
+    let group = GroupId::named("large");
+    let members: Vec<_> = (0..MEMBERS).map(|at| format!("member-{at}")).collect();
+    let mut talkers = Vec::new();
+    for (at, member) in members.iter().enumerate() {
+        talkers.push(world.client(member, names[at % 3]).await);
+    }
+    let users: Vec<_> = members.iter().map(|name| user(name)).collect();
+    talkers[0].create(group, wire::Settings::default(), &users[1..]).await.unwrap();
+    let mut follows = Vec::new();
+    for talker in &talkers {
+        follows.push(talker.follow(group, Start::Join).await.unwrap());
+    }
+    let info = talkers[0].group(group).await.unwrap();
+    assert_eq!((info.sub_groups, info.layout_version), (5, 1));
+    for round in 0..5 {
+        let sent = talkers.iter().map(|talker| talker.publish(group, format!("{round}")));
+        timeout(PATIENCE, futures_util::future::try_join_all(sent)).await.unwrap().unwrap();
+    }
+    let mut heard = Vec::new();
+    for follow in &mut follows {
+        let mut all = Vec::new();
+        for _ in 0..5 * MEMBERS {
+            all.push(hear(follow).await);
+        }
+        heard.push(all);
+    }
+    assert!(heard.iter().all(|all| *all == heard[0]), "one order for all");
+    let judged = names.map(|name| world.nodes[name].metrics.judged.get());
+    assert_eq!(judged.iter().sum::<u64>(), 5 * MEMBERS as u64, "each once: {judged:?}");
+    assert!(judged.iter().all(|judged| *judged > 0), "by all three: {judged:?}");
+}
+
+/// What an owner on another node thinks of a member does not outlive what the home has changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_elsewhere_is_asked_again_when_its_opinion_is_out_of_date() {
+    let mut limits = Limits::default();
+    limits.group.sub_group_max = 2;
+    let names = ["a", "b", "c"];
+    let world = World::with(&names, limits).await;
+    let group = GroupId::named("strict");
+    let ann = world.client("ann", "a").await;
+    let mut others = Vec::new();
+    for at in 0..9 {
+        others
+            .push((user(&format!("other-{at}")), world.client(&format!("other-{at}"), names[at % 3]).await));
+    }
+    let users: Vec<_> = others.iter().map(|(user, _)| user.clone()).collect();
+    ann.create(group, wire::Settings::default(), &users).await.unwrap();
+    for (name, other) in &others {
+        other.publish(group, "hello").await.unwrap();
+        let until = SystemClock.now_ms() + 60_000;
+        ann.mute(group, name, until).await.unwrap();
+        assert_eq!(refusal(other.publish(group, "muted").await), Code::Muted);
+        ann.mute(group, name, 0).await.unwrap();
+        other.publish(group, "again").await.unwrap();
+        ann.remove(group, std::slice::from_ref(name)).await.unwrap();
+        assert_eq!(refusal(other.publish(group, "gone").await), Code::NotMember);
+    }
 }

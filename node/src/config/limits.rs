@@ -164,6 +164,9 @@ pub struct GroupLimits {
     pub group_burst: u32,
     /// Users in one request to add or remove members.
     pub change_users_max: usize,
+    /// Members of a sub-group: a target, at nine tenths of which the group is cut into more, and
+    /// never a reason to refuse anybody.
+    pub sub_group_max: u64,
     /// Unanswered messages and requests for one group; above, the answer is `Busy`.
     pub queue_max: usize,
     /// Groups awake on this node.
@@ -198,6 +201,7 @@ impl Default for GroupLimits {
             group_rate_per_second: 100_000,
             group_burst: 200_000,
             change_users_max: 10_000,
+            sub_group_max: 1_000,
             queue_max: 4096,
             awake_max: 100_000,
             batch_records_max: 2048,

@@ -22,6 +22,21 @@ impl Partition {
         Self((group.stable_hash() % u64::from(PARTITIONS)) as u16)
     }
 
+    /// One that the owner of a sub-group may be placed in: each attempt names another.
+    #[must_use]
+    pub fn of_sub_group(group: GroupId, sub_group: u64, attempt: u64) -> Self {
+        // An odd multiplier spreads neighbours apart; the upper bits are mixed best.
+        let mixed = (group.stable_hash() ^ (sub_group << 8 | attempt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The remainder is below 1,024 and so fits.
+        Self(((mixed >> 32) % u64::from(PARTITIONS)) as u16)
+    }
+
+    /// The partition with this number, if there is one.
+    #[must_use]
+    pub fn new(number: u16) -> Option<Self> {
+        (number < PARTITIONS).then_some(Self(number))
+    }
+
     /// Its number, below [`PARTITIONS`].
     #[must_use]
     pub fn number(self) -> u16 {

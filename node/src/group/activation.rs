@@ -1,4 +1,4 @@
-//! Waking a group: its row under a new epoch, its members, its senders' numbers, its tail.
+//! Waking a group: its row under a new epoch, its senders' numbers, its tail.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,10 +9,10 @@ use shoal_protocol::{
 };
 
 use super::{
-    home::{Entry, Home, sender_of},
+    home::{Entry, Fold, Home, sender_of},
     input::Reply,
+    layout::{Layout, Slots},
     member_list::MemberList,
-    sub_group::{ALL_SLOTS, SubGroup},
 };
 use crate::{
     config::GroupLimits,
@@ -28,12 +28,12 @@ const ROWS_MAX: usize = 1024;
 /// A group that is awake.
 pub(super) struct Active {
     pub(super) home: Home<Reply>,
-    pub(super) sub_group: SubGroup,
+    pub(super) layout: Layout,
     /// What the tail on this node does not have yet.
     pub(super) missed: Vec<Entry>,
 }
 
-/// Activates the home, and opens the sub-group.
+/// Activates the home.
 ///
 /// # Errors
 /// `UnknownGroup` where there is no row and none is to be made; otherwise what the store says.
@@ -51,17 +51,9 @@ pub(super) async fn activate(
         return Err(Refusal::new(Code::Internal, "the group's sequence went back; an operator must look"));
     }
     let missed = missed(store, group, tail_here, row.tail).await?;
-    let members = if group.is_own() {
-        MemberList::new(ALL_SLOTS, row.tail)
-    } else {
-        members(store, group, row.tail).await?
-    };
     let numbers = senders(store, group, &row).await?;
-    Ok(Active {
-        home: Home::new(group, row, numbers, limits.clone()),
-        sub_group: SubGroup::new(members, limits),
-        missed,
-    })
+    let layout = Layout::from_wire(group, row.state.layout.as_ref());
+    Ok(Active { home: Home::new(group, row, numbers, limits.clone()), layout, missed })
 }
 
 /// The refusal that tells a client of a store's error.
@@ -113,30 +105,36 @@ async fn missed(store: &Arc<dyn Store>, group: GroupId, from: Seq, to: Seq) -> R
     let mut entries = Vec::new();
     for_each_record(store, group, from, to, |seq, record| {
         let decoded = decode(record.clone())?;
-        entries.push(Entry { seq, frame: RecordFrame::from_encoded(&record), members: changes(decoded) });
+        entries.push(Entry { seq, frame: RecordFrame::from_encoded(&record), fold: Fold::of(decoded.body) });
         Ok(())
     })
     .await?;
     Ok(entries)
 }
 
-/// The changes of membership that a record is, if it is that.
-pub(super) fn changes(record: wire::Record) -> Option<wire::MemberChanges> {
-    match record.body {
-        Some(wire::record::Body::Members(changes)) => Some(changes),
-        _ => None,
+/// Has a list own these slots and no others, and reads the rows of those that it did not have.
+pub(super) async fn own(
+    store: &Arc<dyn Store>,
+    group: GroupId,
+    slots: Slots,
+    members: &mut MemberList,
+) -> Result<(), Refusal> {
+    let gained = slots.without(members.slots());
+    members.own(slots);
+    for range in gained.ranges() {
+        let mut after = None;
+        loop {
+            let page =
+                store.members_page(group, range.clone(), after.take(), ROWS_MAX).await.map_err(refusal)?;
+            let is_last = page.len() < ROWS_MAX;
+            after = page.last().map(|last| (Slot::of(&last.user), last.user.clone()));
+            members.load(page);
+            if is_last {
+                break;
+            }
+        }
     }
-}
-
-async fn members(store: &Arc<dyn Store>, group: GroupId, watermark: Seq) -> Result<MemberList, Refusal> {
-    let mut members = MemberList::new(ALL_SLOTS, watermark);
-    let mut after = None;
-    loop {
-        let page = store.members_page(group, after.take(), ROWS_MAX).await.map_err(refusal)?;
-        let Some(last) = page.last() else { return Ok(members) };
-        after = Some((Slot::of(&last.user), last.user.clone()));
-        members.load(page);
-    }
+    Ok(())
 }
 
 /// The numbers of everyone who has sent since the last checkpoint.

@@ -1,34 +1,34 @@
-//! Groups whose home is on another node, as this node's group layer sees them.
+//! The other nodes, as this node's group layer sees them.
 //!
-//! Which node that is, and how it is reached, is another layer's business: `peer` knows.
+//! Which one looks after what, and how it is reached, is another layer's business: `peer` knows.
 
 use async_trait::async_trait;
 use shoal_protocol::{GroupId, RecordFrame, Refusal, Seq, UserId, wire};
 use tokio::sync::mpsc;
 
-use super::{Actor, Publish};
-use crate::coordination::NodeName;
+use super::{Actor, Passage};
+use crate::coordination::{NodeName, Partition};
 
-/// What this node is to a group.
+/// Who looks after a partition: its homes and its sub-groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// It numbers the group's records.
-    Home,
-    /// It follows the one that does.
-    Follower(NodeName),
-    /// Nobody numbers them, as far as it knows.
-    Unplaced,
+pub enum Place {
+    /// This node.
+    Here,
+    /// Another.
+    There(NodeName),
+    /// Nobody, as far as this node knows.
+    Nowhere,
 }
 
 /// The other nodes.
 #[async_trait]
 pub trait Elsewhere: Send + Sync + 'static {
-    /// What this node is to a group now.
-    fn standing(&self, group: GroupId) -> Standing;
+    /// Who looks after a partition now.
+    fn place(&self, partition: Partition) -> Place;
 
-    /// Sends a message on its way to the group's home. Never waits: where too much is on its way
-    /// already, or the home is not reached, it is answered `Busy`.
-    fn publish(&self, home: &NodeName, publish: Publish);
+    /// Sends a message on its way to its owner or its home. Never waits: where too much is on its
+    /// way already, or the node is not reached, it is answered `Busy`.
+    fn publish(&self, to: &NodeName, passage: Passage);
 
     /// Has the home carry out a change. An error leaves it open whether it was.
     async fn change(

@@ -1,16 +1,27 @@
 //! What a group's worker is asked, and where its answers go.
 
-use shoal_protocol::{GroupId, Incarnation, Outcome, Refusal, UserId, wire};
+use shoal_protocol::{GroupId, Incarnation, Outcome, Refusal, Seq, UserId, wire};
 use tokio::{sync::oneshot, time::Instant};
 use wire::receipt;
 
-use super::{Actor, Follow, Followed, Publish, ReceiptTo, home::Answer, judgement::Numbered};
+use super::{
+    Actor, Follow, Followed, Publish, ReceiptTo,
+    home::Answer,
+    judgement::{Numbered, Opinion},
+};
 use crate::ops::Metrics;
 
 /// What a worker is asked.
 #[derive(Debug)]
 pub(super) enum Input {
+    /// From a session here.
     Publish(Publish),
+    /// From a node that takes this one for the owner, by this version of the layout.
+    Owned(Publish, u64),
+    /// From the owner, on another node.
+    Judged(Publish, Opinion),
+    /// The home wants another opinion, once every record below is folded.
+    Again(Publish, Seq),
     Follow(Follow, oneshot::Sender<Result<Followed, Refusal>>),
     Change(Actor, wire::change::Body, oneshot::Sender<Result<wire::Changed, Refusal>>),
     Notice(UserId, wire::Notice, oneshot::Sender<Result<(), Refusal>>),
@@ -24,7 +35,10 @@ impl Input {
     /// Answers with a refusal.
     pub(super) fn refuse(self, refusal: Refusal, metrics: &Metrics) {
         match self {
-            Self::Publish(publish) => {
+            Self::Publish(publish)
+            | Self::Owned(publish, _)
+            | Self::Judged(publish, _)
+            | Self::Again(publish, _) => {
                 let group = publish.group;
                 let (_, reply) = split(publish);
                 reply.answer(group, Answer::Refused(refusal), metrics);
@@ -83,4 +97,16 @@ pub(super) fn split(publish: Publish) -> (Numbered, Reply) {
     let incarnation = sender.incarnation;
     let reply = Reply::Receipt { to: receipt, incarnation, number, arrived: Instant::now() };
     (Numbered { sender, number, message }, reply)
+}
+
+/// The message again, with where its receipt goes.
+///
+/// # Panics
+/// Where what waits is not a message.
+pub(super) fn rejoin(group: GroupId, numbered: Numbered, reply: Reply) -> Publish {
+    let Reply::Receipt { to: receipt, .. } = reply else {
+        unreachable!("only a message is answered with a receipt");
+    };
+    let Numbered { sender, number, message } = numbered;
+    Publish { group, sender, number, message, receipt }
 }

@@ -13,16 +13,23 @@ pub(crate) struct Numbered {
     pub(crate) message: wire::Message,
 }
 
-/// A message as the owner of its sender's slot sees it. Only the home answers: it may have
+/// What the owner of a sender's slot thinks of a message. Only the home answers: it may have
 /// committed this number long ago.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opinion {
+    /// None: may be appended.
+    pub objection: Option<Refusal>,
+    /// The owner had folded everything below when it judged.
+    pub as_of: Seq,
+}
+
+/// A message as its owner sees it.
 #[derive(Debug)]
 pub(crate) struct Judged<R> {
     /// The message.
     pub(crate) publish: Numbered,
-    /// None: may be appended.
-    pub(crate) objection: Option<Refusal>,
-    /// The owner had folded everything below when it judged.
-    pub(crate) as_of: Seq,
+    /// What the owner thinks.
+    pub(crate) opinion: Opinion,
     /// Where the receipt goes.
     pub(crate) reply: R,
 }

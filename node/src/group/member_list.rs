@@ -1,10 +1,11 @@
 //! A sub-group's members: a snapshot of the table, and then a fold over the sequence.
 
-use std::{collections::HashMap, ops::Range};
+use std::collections::HashMap;
 
 use shoal_protocol::{Accept, Follower, Seq, Slot, UserId, wire};
 use wire::{Role, member_change::Kind};
 
+use super::layout::Slots;
 use crate::store::MemberRow;
 
 /// What an owner knows of one member.
@@ -20,20 +21,32 @@ pub(crate) struct Member {
     changed: Seq,
 }
 
-/// The members whose slots are in a range, as of a watermark.
+/// The members in some slots, as of a watermark.
 #[derive(Debug, Clone)]
 pub(crate) struct MemberList {
-    slots: Range<u16>,
+    slots: Slots,
     follower: Follower,
     members: HashMap<UserId, Member>,
 }
 
 impl MemberList {
-    /// No members of these slots, before the record at `watermark`. Fill it with [`Self::load`]
-    /// from a table that reflects at least everything below `watermark`, then fold.
+    /// No slots, before the record at `watermark`.
     #[must_use]
-    pub(crate) fn new(slots: Range<u16>, watermark: Seq) -> Self {
-        Self { slots, follower: Follower::new(watermark), members: HashMap::new() }
+    pub(crate) fn new(watermark: Seq) -> Self {
+        Self { slots: Slots::default(), follower: Follower::new(watermark), members: HashMap::new() }
+    }
+
+    /// Takes care of these slots from now on, and of no others. Fill the new ones with [`Self::load`],
+    /// from a table that reflects at least everything below the watermark, before more is folded.
+    pub(crate) fn own(&mut self, slots: Slots) {
+        self.members.retain(|user, _| slots.contains(Slot::of(user)));
+        self.slots = slots;
+    }
+
+    /// The slots whose members it has.
+    #[must_use]
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Takes rows of the table. A row may be newer than the watermark: folding the records that
@@ -53,7 +66,7 @@ impl MemberList {
         self.follower.watermark()
     }
 
-    /// The member, if the user is one and their slot is in the range.
+    /// The member, if the user is one and their slot is one of these.
     #[must_use]
     pub(crate) fn get(&self, user: &UserId) -> Option<&Member> {
         self.members.get(user)
@@ -104,7 +117,7 @@ impl MemberList {
     }
 
     fn owns(&self, user: &UserId) -> bool {
-        self.slots.contains(&Slot::of(user).number())
+        self.slots.contains(Slot::of(user))
     }
 }
 
@@ -113,7 +126,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::group::sub_group::ALL_SLOTS;
 
     fn change(user: u8, kind: Kind) -> wire::MemberChange {
         let role = if matches!(kind, Kind::Joined | Kind::Added) { Role::Member } else { Role::Admin };
@@ -126,6 +138,12 @@ mod tests {
             (0_u8..4, prop::sample::select(kinds.to_vec())).prop_map(|(user, kind)| change(user, kind));
         let record = prop::collection::vec(change, 0..3).prop_map(|changes| wire::MemberChanges { changes });
         prop::collection::vec(prop::option::of(record), 1..40)
+    }
+
+    fn list(slots: Slots, watermark: Seq) -> MemberList {
+        let mut list = MemberList::new(watermark);
+        list.own(slots);
+        list
     }
 
     fn fold(list: &mut MemberList, records: &[Option<wire::MemberChanges>]) {
@@ -154,11 +172,11 @@ mod tests {
         ) {
             let watermark = watermark.min(records.len());
             let snapshot = snapshot.clamp(watermark, records.len());
-            let mut whole = MemberList::new(ALL_SLOTS, Seq::FIRST);
+            let mut whole = list(Slots::that(|_| true), Seq::FIRST);
             fold(&mut whole, &records);
-            let mut table = MemberList::new(ALL_SLOTS, Seq::FIRST);
+            let mut table = list(Slots::that(|_| true), Seq::FIRST);
             fold(&mut table, &records[..snapshot]);
-            let mut list = MemberList::new(ALL_SLOTS, Seq::FIRST.advance(watermark as u64));
+            let mut list = list(Slots::that(|_| true), Seq::FIRST.advance(watermark as u64));
             list.load(rows(&table));
             fold(&mut list, &records);
             prop_assert_eq!(list.members, whole.members);
@@ -170,12 +188,31 @@ mod tests {
     fn a_list_holds_the_members_of_its_slots_alone() {
         let all: Vec<_> = (0..40).map(|user| change(user, Kind::Joined)).collect();
         let joined = wire::MemberChanges { changes: all };
-        let mut counts = 0;
-        for slots in [0..8192, 8192..16_384] {
-            let mut list = MemberList::new(slots, Seq::FIRST);
+        let (low, high) =
+            (Slots::that(|slot| slot.number() < 8192), Slots::that(|slot| slot.number() >= 8192));
+        let lists = [low, high].map(|slots| {
+            let mut list = list(slots, Seq::FIRST);
             assert_eq!(list.fold(Seq::FIRST, Some(&joined)), Accept::Take);
-            counts += list.members.len();
+            list
+        });
+        assert_eq!(lists.iter().map(|list| list.members.len()).sum::<usize>(), 40);
+    }
+
+    /// The rows of slots that come later are loaded into a list that has folded what made them.
+    #[test]
+    fn a_list_takes_over_slots_and_lets_go_of_others() {
+        let joined =
+            wire::MemberChanges { changes: (0..40).map(|user| change(user, Kind::Joined)).collect() };
+        let mut whole = list(Slots::that(|_| true), Seq::FIRST);
+        let mut part = list(Slots::that(|slot| slot.number() < 8192), Seq::FIRST);
+        for list in [&mut whole, &mut part] {
+            list.fold(Seq::FIRST, Some(&joined));
         }
-        assert_eq!(counts, 40);
+        let (before, table) = (part.members.clone(), rows(&whole));
+        part.own(Slots::that(|_| true));
+        part.load(table);
+        assert_eq!(part.members, whole.members);
+        part.own(Slots::that(|slot| slot.number() < 8192));
+        assert_eq!(part.members, before);
     }
 }

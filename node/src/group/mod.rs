@@ -7,6 +7,8 @@ mod home;
 
 mod judgement;
 
+mod layout;
+
 mod member_list;
 
 mod rates;
@@ -33,6 +35,8 @@ mod elsewhere;
 
 mod receipt;
 
+mod passage;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -51,6 +55,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     config::GroupLimits,
+    coordination::Partition,
     delivery::{Attachment, Signal, Tail, WindowBudget},
     ops::Metrics,
     store::{Create, MemberRow, Store, StoreError},
@@ -60,8 +65,10 @@ use sub_group::Now;
 use tails::Tails;
 use worker::Worker;
 
-pub use elsewhere::{Elsewhere, Feed, Standing};
-pub use receipt::ReceiptTo;
+pub use elsewhere::{Elsewhere, Feed, Place};
+pub use judgement::Opinion;
+pub use passage::{Passage, Stage};
+pub use receipt::{ReceiptTo, ToLane};
 pub use view::Views;
 
 /// Who asks: a user, and whether their token makes them an administrator of the service.
@@ -215,6 +222,17 @@ impl Groups {
         self.send_or_refuse(group, Input::Publish(publish));
     }
 
+    /// Takes a message from a node that believes the owner of its sender's slot to be here, by this
+    /// version of the layout.
+    pub(crate) fn judge(&self, publish: Publish, layout: u64) {
+        self.send_or_refuse(publish.group, Input::Owned(publish, layout));
+    }
+
+    /// Takes a message from its owner on another node, for the home here.
+    pub(crate) fn number(&self, publish: Publish, opinion: Opinion) {
+        self.send_or_refuse(publish.group, Input::Judged(publish, opinion));
+    }
+
     /// Attaches a session's cursor to the group's tail, if the user is a member (or it is their
     /// own sequence). Cancellation: a cursor attached for nobody is taken off again.
     ///
@@ -312,7 +330,7 @@ impl Groups {
     /// Does this node number the group's records, as far as it knows?
     #[must_use]
     pub fn is_home(&self, group: GroupId) -> bool {
-        self.standing(group) == Standing::Home
+        self.place(Partition::of(group)) == Place::Here
     }
 
     /// Looks into the store whether another home has written what nobody here has heard of: one
@@ -330,8 +348,8 @@ impl Groups {
         }
     }
 
-    fn standing(&self, group: GroupId) -> Standing {
-        self.0.elsewhere.as_ref().map_or(Standing::Home, |elsewhere| elsewhere.0.standing(group))
+    fn place(&self, partition: Partition) -> Place {
+        self.0.elsewhere.as_ref().map_or(Place::Here, |elsewhere| elsewhere.0.place(partition))
     }
 
     fn elsewhere(&self) -> &dyn Elsewhere {

@@ -1,8 +1,8 @@
 //! Where a receipt goes: answering never waits, for its place was reserved before.
 
-use shoal_protocol::{GroupId, Incarnation, Refusal, wire};
+use shoal_protocol::{GroupId, Incarnation, Refusal, Seq, wire};
 use tokio::sync::mpsc::OwnedPermit;
-use wire::receipt::Outcome;
+use wire::{peer_receipt::Answer, receipt::Outcome};
 
 use super::Publish;
 
@@ -11,13 +11,19 @@ use super::Publish;
 pub enum ReceiptTo {
     /// A session's publish stream.
     Session(OwnedPermit<wire::Receipt>),
-    /// Another node's lane, on which the message has this id.
-    Lane {
-        /// The lane's name for the message.
-        id: u64,
-        /// A place among the lane's receipts.
-        to: OwnedPermit<(u64, wire::Receipt)>,
-    },
+    /// Another node's lane.
+    Lane(ToLane),
+    /// The lane of the owner that judged it on another node, and that may be asked to do so again.
+    Owner(ToLane),
+}
+
+/// A message's place on another node's lane.
+#[derive(Debug)]
+pub struct ToLane {
+    /// The lane's name for the message.
+    pub id: u64,
+    /// A place among the lane's receipts.
+    pub to: OwnedPermit<(u64, Answer)>,
 }
 
 impl ReceiptTo {
@@ -25,7 +31,7 @@ impl ReceiptTo {
     pub fn send(self, receipt: wire::Receipt) {
         match self {
             Self::Session(to) => drop(to.send(receipt)),
-            Self::Lane { id, to } => drop(to.send((id, receipt))),
+            Self::Lane(lane) | Self::Owner(lane) => lane.send(Answer::Receipt(receipt)),
         }
     }
 
@@ -34,6 +40,17 @@ impl ReceiptTo {
         let refused = wire::Refused { why: Some(why.into()), consumed: false };
         let outcome = Some(Outcome::Refused(refused));
         self.send(wire::Receipt { group: group.to_wire(), incarnation: incarnation.0, number, outcome });
+    }
+}
+
+impl ToLane {
+    /// The owner is to judge again, once it has folded every record below `at`.
+    pub(super) fn judge_again(self, at: Seq) {
+        self.send(Answer::Again(at.get()));
+    }
+
+    fn send(self, answer: Answer) {
+        drop(self.to.send((self.id, answer)));
     }
 }
 

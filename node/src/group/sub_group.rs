@@ -1,14 +1,11 @@
 //! A sub-group: who its members are, and what the owner thinks of what they send.
 
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
-use shoal_protocol::{Code, Refusal, SLOTS, Seq, UserId, wire};
+use shoal_protocol::{Code, Refusal, Seq, UserId, wire};
 
-use super::{judgement::Judged, judgement::Numbered, member_list::MemberList, rates::Rates};
+use super::{judgement::Opinion, member_list::MemberList, rates::Rates};
 use crate::config::GroupLimits;
-
-/// The slots of a group that was never split.
-pub(crate) const ALL_SLOTS: Range<u16> = 0..SLOTS;
 
 /// The moment, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +25,10 @@ pub(crate) struct SubGroup {
 }
 
 impl SubGroup {
-    /// Opens with a member list that has been folded up to the tail.
+    /// Opens with a member list whose rows have been loaded.
     #[must_use]
     pub(crate) fn new(members: MemberList, limits: &GroupLimits) -> Self {
         Self { members, rates: Rates::new(limits), payload_bytes_max: limits.payload_bytes_max }
-    }
-
-    /// Everything below is folded.
-    #[must_use]
-    pub(crate) fn watermark(&self) -> Seq {
-        self.members.watermark()
     }
 
     /// The members.
@@ -46,10 +37,15 @@ impl SubGroup {
         &self.members
     }
 
-    /// Judges a message; the home decides.
-    pub(crate) fn judge<R>(&mut self, publish: Numbered, reply: R, now: Now) -> Judged<R> {
-        let objection = self.objection(&publish.sender.user, &publish.message, now);
-        Judged { publish, objection, as_of: self.members.watermark(), reply }
+    /// The members, for who takes over slots or lets go of some.
+    pub(crate) fn members_mut(&mut self) -> &mut MemberList {
+        &mut self.members
+    }
+
+    /// Judges what a user sends; the home decides.
+    pub(crate) fn judge(&mut self, user: &UserId, message: &wire::Message, now: Now) -> Opinion {
+        let objection = self.objection(user, message, now);
+        Opinion { objection, as_of: self.members.watermark() }
     }
 
     /// Folds one record; `changes` where it changes members.

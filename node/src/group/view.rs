@@ -8,7 +8,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use shoal_protocol::{Code, GroupId, Refusal, Seq, Slot, UserId, wire};
+use shoal_protocol::{Code, GroupId, Refusal, SLOTS, Seq, Slot, UserId, wire};
 use wire::{request::Body as Asked, response::Body as Answer};
 
 use super::{Actor, Groups, activation::refusal, bad_request};
@@ -101,7 +101,8 @@ impl Views {
         let mut members = Vec::new();
         for _ in 0..MEMBER_FETCHES_MAX {
             let wanted = limit - members.len();
-            let page = self.store().members_page(group, after.clone(), wanted).await.map_err(refusal)?;
+            let page =
+                self.store().members_page(group, 0..SLOTS, after.clone(), wanted).await.map_err(refusal)?;
             let is_last = page.len() < wanted;
             after = page.last().map(|row| (Slot::of(&row.user), row.user.clone())).or(after);
             let shown = page.into_iter().filter(|row| shows_banned || row.role != wire::Role::None);
@@ -172,8 +173,11 @@ impl Views {
 /// A group as its member `me` sees it. Nothing before their join was theirs to read.
 fn seen_by(group: GroupId, row: GroupRow, me: MemberRow, cursors: Cursors) -> wire::Group {
     let read = cursors.read.map_or(me.joined, |read| read.max(me.joined));
+    let layout = row.state.layout.as_ref();
     wire::Group {
         group: group.to_wire(),
+        sub_groups: layout.map_or(1, |layout| u32::try_from(layout.partitions.len()).unwrap_or(u32::MAX)),
+        layout_version: layout.map_or(0, |layout| layout.version),
         settings: Some(row.state.settings),
         tail: row.tail.get(),
         members: row.state.members,

@@ -71,6 +71,8 @@ metrics! {
     groups_active: Gauge = Gauge::default(),
     /// Activations of homes, each of which raised an epoch.
     activations: Counter = Counter::default(),
+    /// Messages judged here, by the owner of their sender's slot.
+    judged: Counter = Counter::default(),
     /// Records committed: messages, and changes of groups.
     committed: Counter = Counter::default(),
     /// Messages answered with a refusal, by code.

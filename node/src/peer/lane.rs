@@ -1,21 +1,23 @@
-//! A publish lane: users' messages on their way to a home, and the receipts on their way back.
+//! A publish lane: users' messages on their way to an owner or a home, and the receipts on their way
+//! back.
 //!
-//! The home's end answers every message, in any order, and never waits for one group: a full one
+//! The other end answers every message, in any order, and never waits for one group: a full one
 //! is answered `Busy`.
 
 use std::collections::BTreeMap;
 
 use quinn::{Connection, SendStream};
 use shoal_protocol::{
-    Code, DeviceId, GroupId, Incarnation, Refusal, SenderId, UserId, frame::FRAME_BYTES_MAX, wire,
+    Code, DeviceId, GroupId, Incarnation, Refusal, SenderId, Seq, UserId, frame::FRAME_BYTES_MAX, wire,
 };
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
+use wire::peer_receipt::Answer;
 
 use super::{
     framed::{Frames, LinkError},
     outbox::Outbox,
 };
-use crate::group::{Groups, Publish, ReceiptTo};
+use crate::group::{Groups, Opinion, Passage, Publish, ReceiptTo, Stage, ToLane};
 
 /// Messages on one lane whose receipts have not come.
 const UNANSWERED_MAX: usize = 4096;
@@ -28,33 +30,25 @@ const RECEIPTS_MAX: usize = 256;
 
 /// The following node's end: where messages are put.
 #[derive(Debug, Clone)]
-pub(super) struct Lane(mpsc::Sender<Publish>);
+pub(super) struct Lane(mpsc::Sender<Passage>);
 
 /// The task's end of a [`Lane`].
 pub(super) struct Sending {
-    publishes: mpsc::Receiver<Publish>,
-    unanswered: BTreeMap<u64, Unanswered>,
+    passages: mpsc::Receiver<Passage>,
+    unanswered: BTreeMap<u64, Passage>,
     last_id: u64,
-}
-
-/// A message that is on its way.
-struct Unanswered {
-    group: GroupId,
-    incarnation: Incarnation,
-    number: u64,
-    receipt: ReceiptTo,
 }
 
 impl Lane {
     pub(super) fn new() -> (Self, Sending) {
-        let (sender, publishes) = mpsc::channel(WAITING_MAX);
-        (Self(sender), Sending { publishes, unanswered: BTreeMap::new(), last_id: 0 })
+        let (sender, passages) = mpsc::channel(WAITING_MAX);
+        (Self(sender), Sending { passages, unanswered: BTreeMap::new(), last_id: 0 })
     }
 
     /// Puts a message on its way; where too many are, it is answered `Busy`.
-    pub(super) fn publish(&self, publish: Publish) {
-        if let Err(TrySendError::Full(publish) | TrySendError::Closed(publish)) = self.0.try_send(publish) {
-            publish.refuse(busy());
+    pub(super) fn publish(&self, passage: Passage) {
+        if let Err(TrySendError::Full(passage) | TrySendError::Closed(passage)) = self.0.try_send(passage) {
+            passage.publish.refuse(busy());
         }
     }
 }
@@ -71,10 +65,10 @@ impl Sending {
             tokio::select! {
                 biased;
                 receipt = receipts.next::<wire::PeerReceipt>() => {
-                    self.answer(receipt?.ok_or(LinkError::Stream)?);
+                    self.answer(receipt?.ok_or(LinkError::Stream)?)?;
                 }
-                publish = self.publishes.recv(), if may_take => match publish {
-                    Some(publish) => self.take(publish, &mut out),
+                passage = self.passages.recv(), if may_take => match passage {
+                    Some(passage) => self.take(passage, &mut out),
                     None => return Ok(()),
                 },
                 wrote = out.write(), if !out.is_empty() => wrote?,
@@ -82,43 +76,54 @@ impl Sending {
         }
     }
 
-    fn take(&mut self, publish: Publish, out: &mut Outbox) {
+    fn take(&mut self, passage: Passage, out: &mut Outbox) {
         self.last_id += 1;
-        let Publish { group, sender, number, message, receipt } = publish;
+        let Publish { group, sender, number, message, .. } = &passage.publish;
         let publish = wire::Publish {
             group: group.to_wire(),
             incarnation: sender.incarnation.0,
-            number,
-            message: Some(message),
+            number: *number,
+            // Its payload is shared.
+            message: Some(message.clone()),
+        };
+        let (layout, opinion) = match &passage.stage {
+            Stage::Owner { layout } => (*layout, None),
+            Stage::Home(Opinion { objection, as_of }) => {
+                let objection = objection.clone().map(Into::into);
+                (0, Some(wire::Opinion { as_of: as_of.get(), objection }))
+            }
         };
         out.put(&wire::PeerPublish {
             id: self.last_id,
             user: sender.user.to_string(),
             device: sender.device.0,
             publish: Some(publish),
+            layout,
+            opinion,
         });
-        let unanswered = Unanswered { group, incarnation: sender.incarnation, number, receipt };
-        self.unanswered.insert(self.last_id, unanswered);
+        self.unanswered.insert(self.last_id, passage);
     }
 
     /// One that is not known was answered already.
-    fn answer(&mut self, answer: wire::PeerReceipt) {
-        if let (Some(unanswered), Some(receipt)) = (self.unanswered.remove(&answer.id), answer.receipt) {
-            unanswered.receipt.send(receipt);
+    fn answer(&mut self, receipt: wire::PeerReceipt) -> Result<(), Refusal> {
+        let Some(passage) = self.unanswered.remove(&receipt.id) else { return Ok(()) };
+        match receipt.answer {
+            Some(Answer::Receipt(receipt)) => passage.publish.receipt.send(receipt),
+            Some(Answer::Again(at)) => passage.come_back(place(at)?),
+            None => return Err(Refusal::new(Code::BadFrame, "an answer that says nothing")),
         }
+        Ok(())
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        for Unanswered { group, incarnation, number, receipt } in
-            std::mem::take(&mut self.unanswered).into_values()
-        {
-            receipt.refuse(group, incarnation, number, busy());
+        for passage in std::mem::take(&mut self.unanswered).into_values() {
+            passage.publish.refuse(busy());
         }
-        self.publishes.close();
-        while let Ok(publish) = self.publishes.try_recv() {
-            publish.refuse(busy());
+        self.passages.close();
+        while let Ok(passage) = self.passages.try_recv() {
+            passage.publish.refuse(busy());
         }
     }
 }
@@ -139,11 +144,11 @@ pub(super) async fn serve(groups: &Groups, send: SendStream, mut publishes: Fram
     loop {
         tokio::select! {
             biased;
-            Some((id, receipt)) = receipts.recv(), if out.has_room() => {
-                out.put(&wire::PeerReceipt { id, receipt: Some(receipt) });
+            Some((id, answer)) = receipts.recv(), if out.has_room() => {
+                out.put(&wire::PeerReceipt { id, answer: Some(answer) });
                 for _ in 1..RECEIPTS_MAX {
-                    let Ok((id, receipt)) = receipts.try_recv() else { break };
-                    out.put(&wire::PeerReceipt { id, receipt: Some(receipt) });
+                    let Ok((id, answer)) = receipts.try_recv() else { break };
+                    out.put(&wire::PeerReceipt { id, answer: Some(answer) });
                 }
             }
             wrote = out.write(), if !out.is_empty() => wrote?,
@@ -152,20 +157,16 @@ pub(super) async fn serve(groups: &Groups, send: SendStream, mut publishes: Fram
                 let to = answers.clone().try_reserve_owned().map_err(|_| {
                     Refusal::new(Code::TooMany, "more unanswered messages than a lane may have")
                 })?;
-                let publish = decode(publish, |id| ReceiptTo::Lane { id, to })?;
-                // Sent on from here it might go round for ever.
-                match groups.is_home(publish.group) {
-                    true => groups.publish(publish),
-                    false => publish.refuse(not_home()),
-                }
+                take(groups, publish, to)?;
             }
         }
     }
 }
 
-fn decode(publish: wire::PeerPublish, to: impl FnOnce(u64) -> ReceiptTo) -> Result<Publish, Refusal> {
+/// A message from another node: to be judged, or to be numbered.
+fn take(groups: &Groups, publish: wire::PeerPublish, to: OwnedPermit<(u64, Answer)>) -> Result<(), Refusal> {
     let bad = |reason: String| Refusal::new(Code::BadRequest, reason);
-    let wire::PeerPublish { id, user, device, publish } = publish;
+    let wire::PeerPublish { id, user, device, publish, layout, opinion } = publish;
     let publish = publish.ok_or_else(|| bad("a lane's frame without a message".into()))?;
     let message = publish.message.ok_or_else(|| bad("a publish without a message".into()))?;
     let sender = SenderId {
@@ -174,5 +175,19 @@ fn decode(publish: wire::PeerPublish, to: impl FnOnce(u64) -> ReceiptTo) -> Resu
         incarnation: Incarnation(publish.incarnation),
     };
     let group = GroupId::from_wire(&publish.group).map_err(|error| bad(error.to_string()))?;
-    Ok(Publish { group, sender, number: publish.number, message, receipt: to(id) })
+    let (to, number) = (ToLane { id, to }, publish.number);
+    let with = |receipt| Publish { group, sender, number, message, receipt };
+    match opinion {
+        None => groups.judge(with(ReceiptTo::Lane(to)), layout),
+        Some(opinion) => {
+            let objection = opinion.objection.map(Refusal::from);
+            let opinion = Opinion { objection, as_of: place(opinion.as_of)? };
+            groups.number(with(ReceiptTo::Owner(to)), opinion);
+        }
+    }
+    Ok(())
+}
+
+fn place(seq: u64) -> Result<Seq, Refusal> {
+    Seq::new(seq).ok_or_else(|| Refusal::new(Code::BadFrame, "no Seq is 0"))
 }

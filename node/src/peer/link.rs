@@ -22,7 +22,7 @@ use super::{
     lane::Lane,
     outbox::Outbox,
 };
-use crate::{coordination::NodeName, group::Publish};
+use crate::{coordination::NodeName, group::Passage};
 
 /// Publish lanes of a link: a lost packet holds up one of them.
 const LANES: usize = 4;
@@ -38,7 +38,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// What a link is asked for.
 pub(super) enum Command {
-    Publish(Publish),
+    Publish(Passage),
     Request(wire::PeerRequest, oneshot::Sender<Answer>),
     Follow { group: GroupId, watermark: Seq, to: FeedSender },
 }
@@ -50,7 +50,7 @@ impl Command {
     pub(super) fn refuse(self) {
         let busy = || Refusal::new(Code::Busy, "the group's home is not reached at the moment");
         match self {
-            Self::Publish(publish) => publish.refuse(busy()),
+            Self::Publish(passage) => passage.publish.refuse(busy()),
             // Whoever does not wait any more does not need it.
             Self::Request(_, to) => drop(to.send(Err(busy()))),
             Self::Follow { .. } => {}
@@ -197,9 +197,9 @@ impl Link {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Publish(publish) => {
-                let lane = publish.group.stable_hash() % LANES as u64;
-                self.lanes[lane as usize].publish(publish);
+            Command::Publish(passage) => {
+                let lane = passage.publish.group.stable_hash() % LANES as u64;
+                self.lanes[lane as usize].publish(passage);
             }
             request @ Command::Request(..) if self.tasks.len() >= TASKS_MAX => request.refuse(),
             Command::Request(request, to) => {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     coordination::{NodeName, Partition, Placed},
-    group::{Actor, Elsewhere, Feed, Publish, Standing},
+    group::{Actor, Elsewhere, Feed, Passage, Place},
 };
 
 /// What waits for one link to take it.
@@ -64,16 +64,16 @@ impl Links {
 
 #[async_trait]
 impl Elsewhere for Links {
-    fn standing(&self, group: GroupId) -> Standing {
-        match self.placement.borrow().placement.node_of(Partition::of(group)) {
-            Some(node) if *node == self.dialer.me => Standing::Home,
-            Some(node) => Standing::Follower(node.clone()),
-            None => Standing::Unplaced,
+    fn place(&self, partition: Partition) -> Place {
+        match self.placement.borrow().placement.node_of(partition) {
+            Some(node) if *node == self.dialer.me => Place::Here,
+            Some(node) => Place::There(node.clone()),
+            None => Place::Nowhere,
         }
     }
 
-    fn publish(&self, home: &NodeName, publish: Publish) {
-        self.send(home, Command::Publish(publish));
+    fn publish(&self, to: &NodeName, passage: Passage) {
+        self.send(to, Command::Publish(passage));
     }
 
     async fn change(

@@ -132,6 +132,12 @@ pub(super) fn member_key(group: GroupId, slot: Slot, user: &UserId) -> Key {
     Key::table(Table::Members).group(group).slot(slot).user(user)
 }
 
+/// What every key of a member in this slot or a later one is above.
+pub(super) fn members_key(group: GroupId, slot: u16) -> Key {
+    let first = Key::table(Table::Members).group(group);
+    Slot::new(slot).map_or(first.clone(), |slot| first.slot(slot))
+}
+
 pub(super) fn group_of_user_key(user: &UserId, group: GroupId) -> Key {
     Key::table(Table::GroupsOfUser).user(user).group(group)
 }
@@ -193,6 +199,8 @@ pub(super) struct StoredGroup {
     senders_watermark: u64,
     #[prost(uint64, tag = "9")]
     notices_watermark: u64,
+    #[prost(message, optional, tag = "10")]
+    layout: Option<wire::Layout>,
 }
 
 impl StoredGroup {
@@ -207,6 +215,7 @@ impl StoredGroup {
             members: state.members,
             senders_watermark: state.senders_watermark.get(),
             notices_watermark: state.notices_watermark.map_or(0, Seq::get),
+            layout: state.layout.clone(),
         }
     }
 
@@ -227,6 +236,7 @@ impl StoredGroup {
             members: self.members,
             senders_watermark: Seq::new(self.senders_watermark)?,
             notices_watermark: Seq::new(self.notices_watermark),
+            layout: self.layout,
         })
     }
 }

@@ -1,6 +1,9 @@
 //! Reads of the embedded engine, each from one snapshot.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, Range},
+};
 
 use bytes::{Bytes, BytesMut};
 use fjall::{Keyspace, Readable, Snapshot, UserValue};
@@ -118,18 +121,24 @@ impl View {
     pub(super) fn members_page(
         &self,
         group: GroupId,
+        slots: Range<u16>,
         after: Option<&(Slot, UserId)>,
         limit: usize,
     ) -> Result<Vec<MemberRow>, StoreError> {
         let all = Key::table(Table::Members).group(group);
-        let start = after.map_or(Bound::Included(all.clone()), |(slot, user)| {
-            Bound::Excluded(codec::member_key(group, *slot, user))
-        });
+        let first = Bound::Included(codec::members_key(group, slots.start));
+        let start = match after.filter(|(slot, _)| slot.number() >= slots.start) {
+            Some((slot, user)) => Bound::Excluded(codec::member_key(group, *slot, user)),
+            None => first,
+        };
+        let is_wanted = |row: &Result<MemberRow, StoreError>| {
+            row.as_ref().map_or(true, |row| Slot::of(&row.user).number() < slots.end)
+        };
         let row = |row: Result<Row, StoreError>| {
             let (key, sealed) = row?;
             codec::decode_member(&key, codec::unseal(&key, &sealed)?)
         };
-        self.rows_from(&all, start).take(limit).map(row).collect()
+        self.rows_from(&all, start).take(limit).map(row).take_while(is_wanted).collect()
     }
 
     pub(super) fn groups_of(

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    ops::Range,
     path::Path,
     sync::{
         Arc, OnceLock,
@@ -197,10 +198,11 @@ impl Store for FjallStore {
     async fn members_page(
         &self,
         group: GroupId,
+        slots: Range<u16>,
         after: Option<(Slot, UserId)>,
         limit: usize,
     ) -> Result<Vec<MemberRow>, StoreError> {
-        self.view(move |view| view.members_page(group, after.as_ref(), limit)).await
+        self.view(move |view| view.members_page(group, slots, after.as_ref(), limit)).await
     }
 
     async fn groups_of(

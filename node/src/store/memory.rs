@@ -9,7 +9,11 @@ mod disk;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -163,10 +167,11 @@ impl Store for MemoryStore {
     async fn members_page(
         &self,
         group: GroupId,
+        slots: Range<u16>,
         after: Option<(Slot, UserId)>,
         limit: usize,
     ) -> Result<Vec<MemberRow>, StoreError> {
-        self.read(|model| model.members_page(group, after, limit)).await
+        self.read(|model| model.members_page(group, slots, after, limit)).await
     }
 
     async fn groups_of(

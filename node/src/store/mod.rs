@@ -45,7 +45,7 @@ pub mod postgres;
 #[cfg(test)]
 mod conformance;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -89,6 +89,8 @@ pub struct GroupState {
     /// Members have been told, in their own sequences, of everything below; none where they have
     /// been told of all.
     pub notices_watermark: Option<Seq>,
+    /// How it is cut into sub-groups; none where it never was.
+    pub layout: Option<wire::Layout>,
 }
 
 /// One member's row. A banned user who is no member has one too, with `Role::None`.
@@ -233,11 +235,12 @@ pub trait Store: Send + Sync + 'static {
     /// The rows of these users, in the order asked for.
     async fn members(&self, group: GroupId, users: &[UserId]) -> Result<Vec<Option<MemberRow>>, StoreError>;
 
-    /// Member rows in the order of (slot, user), from after a position, banned users' rows among
-    /// them. An empty page is the end.
+    /// Member rows of some slots in the order of (slot, user), from after a position, banned users'
+    /// rows among them. An empty page is the end.
     async fn members_page(
         &self,
         group: GroupId,
+        slots: Range<u16>,
         after: Option<(Slot, UserId)>,
         limit: usize,
     ) -> Result<Vec<MemberRow>, StoreError>;
@@ -316,6 +319,7 @@ impl GroupState {
             members: 0,
             senders_watermark: Seq::FIRST,
             notices_watermark: None,
+            layout: None,
         }
     }
 }

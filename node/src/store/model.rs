@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
+    ops::{Bound, Range},
 };
 
 use bytes::Bytes;
@@ -139,6 +139,7 @@ impl Model {
     pub(super) fn members_page(
         &self,
         id: GroupId,
+        slots: Range<u16>,
         after: Option<(Slot, UserId)>,
         limit: usize,
     ) -> Vec<MemberRow> {
@@ -146,6 +147,7 @@ impl Model {
         group
             .members
             .range((beyond(after), Bound::Unbounded))
+            .filter(|((slot, _), _)| slots.contains(&slot.number()))
             .take(limit)
             .map(|(_, row)| row.clone())
             .collect()

@@ -6,7 +6,7 @@ use shoal_node::{
     delivery::{Runs, Signal, TailTurn},
     group::{Follow, From},
 };
-use shoal_protocol::{Code, GroupId, Seq, wire};
+use shoal_protocol::{Code, GroupId, SLOTS, Seq, wire};
 use wire::{change::Body, record};
 
 use crate::world::{World, committed, id, refused, text_message};
@@ -43,14 +43,17 @@ async fn thousands_are_added_by_one_record_and_each_is_told() {
     let names: Vec<_> = users.iter().map(String::as_str).collect();
     let changed = world.change("owner", group, add(&names)).await.expect("adds");
     assert_eq!((changed.seq, changed.changed), (3, 3000));
-    assert_eq!(world.records(group).await.len(), 3);
+    let records = world.records(group).await;
+    assert_eq!(records.len(), 4);
+    let Some(record::Body::Layout(layout)) = &records[3].body else { panic!("{:?}", records[3]) };
+    assert_eq!((layout.version, layout.partitions.len()), (1, 5), "for 3,001 members");
     settle().await;
     for user in &users {
         assert_eq!(notices(&world, user).await, [(3, true)], "{user}");
     }
     let again = world.change("owner", group, add(&names)).await.expect("is idempotent");
     assert_eq!(again.changed, 0);
-    assert_eq!(world.records(group).await.len(), 3);
+    assert_eq!(world.records(group).await.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,7 +218,7 @@ async fn the_table_and_the_sequence_agree_after_any_changes() {
                 world.restart();
             }
         }
-        let table = world.store.members_page(group, None, 100).await.expect("reads");
+        let table = world.store.members_page(group, 0..SLOTS, None, 100).await.expect("reads");
         let in_table: BTreeSet<_> =
             table.iter().filter(|row| row.role != wire::Role::None).map(|row| row.user.to_string()).collect();
         let mut folded = BTreeSet::new();

@@ -9,7 +9,7 @@ use std::{
 
 use prost::Message as _;
 use shoal_node::store::{MemoryDisk, MemoryStore, MemoryTiming, ReadLimit, Store};
-use shoal_protocol::{GroupId, Seq, wire};
+use shoal_protocol::{GroupId, SLOTS, Seq, wire};
 
 use super::{
     app::{self, App, Stage},
@@ -313,7 +313,7 @@ async fn holding(store: &MemoryStore, group: GroupId) -> Option<Holding> {
         }
         records.extend(page.into_iter().map(|bytes| wire::Record::decode(bytes).expect("a record decodes")));
     }
-    let members = retry(|| store.members_page(group, None, 10_000)).await;
+    let members = retry(|| store.members_page(group, 0..SLOTS, None, 10_000)).await;
     Some(Holding { row, records, members })
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -125,10 +126,11 @@ impl Store for WatchedStore {
     async fn members_page(
         &self,
         group: GroupId,
+        slots: Range<u16>,
         after: Option<(Slot, UserId)>,
         limit: usize,
     ) -> Result<Vec<MemberRow>, StoreError> {
-        self.inner.members_page(group, after, limit).await
+        self.inner.members_page(group, slots, after, limit).await
     }
 
     async fn groups_of(

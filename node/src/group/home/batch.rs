@@ -12,8 +12,38 @@ pub(crate) struct Entry {
     pub(crate) seq: Seq,
     /// Encoded once, for the store, the feeds and all sessions.
     pub(crate) frame: RecordFrame,
-    /// What it changes of the members, for the owners' folds.
-    pub(crate) members: Option<wire::MemberChanges>,
+    /// What the nodes make of it.
+    pub(crate) fold: Fold,
+}
+
+/// What a node that follows the group keeps of a record.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Fold {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Owners change their member lists.
+    Members(wire::MemberChanges),
+    /// Other nodes are the owners from here on.
+    Layout(wire::Layout),
+}
+
+impl Fold {
+    pub(crate) fn of(body: Option<wire::record::Body>) -> Self {
+        match body {
+            Some(wire::record::Body::Members(changes)) => Self::Members(changes),
+            Some(wire::record::Body::Layout(layout)) => Self::Layout(layout),
+            _ => Self::Nothing,
+        }
+    }
+
+    /// The changes of membership, if it is that.
+    pub(crate) fn members(&self) -> Option<&wire::MemberChanges> {
+        match self {
+            Self::Members(changes) => Some(changes),
+            _ => None,
+        }
+    }
 }
 
 /// An answer that waits for the commit.
@@ -90,14 +120,10 @@ impl<R> Batch<R> {
         now_ms: u64,
     ) -> Seq {
         let seq = self.end();
-        let members = match &body {
-            wire::record::Body::Members(changes) => Some(changes.clone()),
-            _ => None,
-        };
         let record = wire::Record { seq: seq.get(), time_ms: now_ms, author, body: Some(body) };
         let frame = RecordFrame::encode(&record);
         self.bytes += frame.frame().len();
-        self.entries.push(Entry { seq, frame, members });
+        self.entries.push(Entry { seq, frame, fold: Fold::of(record.body) });
         seq
     }
 

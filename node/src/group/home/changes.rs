@@ -11,6 +11,7 @@ use crate::{
     group::{
         Actor,
         change::{self, Roster},
+        layout,
         sub_group::Now,
     },
     store::MemberRow,
@@ -96,6 +97,7 @@ impl<R> Home<R> {
                     self.decide_change(waiting, &mut roster, now);
                 }
                 self.write_members(roster.into_touched());
+                self.look_at_size();
             }
         }
         self.start_changes();
@@ -114,6 +116,23 @@ impl<R> Home<R> {
                 // Also where there is nothing to write: what holds already may be on its way.
                 self.gathering.changed.push((to, changed));
             }
+        }
+    }
+
+    /// Members may have become too many, or too few, for the sub-groups there are.
+    fn look_at_size(&mut self) {
+        let now = self.state.layout.as_ref().map_or(1, |layout| layout.partitions.len());
+        let wanted = layout::wanted(self.state.members, now, self.limits.sub_group_max);
+        self.effects.extend(wanted.map(Effect::LayOut));
+    }
+
+    /// The layout that was asked for: the group is cut so from this record on.
+    pub(crate) fn handle_layout(&mut self, layout: wire::Layout, now: Now) {
+        let version = self.state.layout.as_ref().map_or(0, |layout| layout.version);
+        if layout.version == version + 1 {
+            self.state.layout = Some(layout.clone());
+            self.state_changed = true;
+            self.gathering.push(None, Body::Layout(layout), now.wall_ms);
         }
     }
 

@@ -20,6 +20,8 @@ mod notices;
 
 mod publishes;
 
+mod recent;
+
 mod references;
 
 mod senders;
@@ -35,8 +37,9 @@ use crate::{
 };
 
 use batch::Batch;
-pub(crate) use batch::Entry;
+pub(crate) use batch::{Entry, Fold};
 use changes::Changing;
+use recent::Recent;
 use references::References;
 use senders::Senders;
 pub(crate) use senders::sender_of;
@@ -77,6 +80,8 @@ pub(crate) enum Effect<R> {
     },
     /// Read members' rows, then [`Home::handle_members`].
     LoadMembers(Vec<UserId>),
+    /// Place so many sub-groups, then [`Home::handle_layout`].
+    LayOut(u16),
     /// The owner judged by an old member list: again, once it has folded everything below `at`.
     Rejudge(Judged<R>, Seq),
     /// These are durable: move the tail, fold them.
@@ -116,11 +121,7 @@ pub(crate) struct Home<R> {
     durable: Seq,
     senders: Senders<R>,
     references: References,
-    /// Who was changed, and by which record, that the owner may not have folded.
-    recent: BTreeMap<UserId, Seq>,
-    /// The last record that changed members and that the owner has folded: an opinion from before
-    /// it may be of somebody whom it changed.
-    folded_change: Option<Seq>,
+    recent: Recent,
     changes: Changing<R>,
     gathering: Batch<R>,
     appending: Option<Batch<R>>,
@@ -146,8 +147,7 @@ impl<R> Home<R> {
             durable: row.tail,
             senders: Senders::new(since_checkpoint),
             references: References::default(),
-            recent: BTreeMap::new(),
-            folded_change: None,
+            recent: Recent::new(row.tail),
             changes: Changing::default(),
             gathering: Batch::new(row.tail),
             appending: None,
@@ -188,19 +188,6 @@ impl<R> Home<R> {
             && self.changes.is_empty()
             && self.senders.are_ready()
             && self.effects.is_empty()
-    }
-
-    /// The owner has folded everything below `watermark`.
-    pub(crate) fn handle_owner_watermark(&mut self, watermark: Seq) {
-        let folded = self.recent.extract_if(.., |_, seq| *seq < watermark).map(|(_, seq)| seq);
-        self.folded_change = folded.max().max(self.folded_change);
-    }
-
-    /// Where the owner is to have got before its opinion of this user counts; none where the one
-    /// it had `as_of` some place does.
-    fn stale_until(&self, user: &UserId, as_of: Seq) -> Option<Seq> {
-        let changed = self.recent.get(user).copied().max(self.folded_change);
-        changed.filter(|changed| *changed >= as_of).map(Seq::next)
     }
 
     /// Members have been told of everything below `watermark`, and no durable record from there on
@@ -310,13 +297,13 @@ impl<R> Home<R> {
         let batches = self.appending.iter().chain([&self.gathering]);
         batches
             .flat_map(|batch| &batch.entries)
-            .any(|entry| entry.members.is_some() && entry.seq >= watermark)
+            .any(|entry| entry.fold.members().is_some() && entry.seq >= watermark)
     }
 
     /// Rows of members as they will be once the batch is durable.
     fn write_members(&mut self, rows: Vec<MemberRow>) {
         for row in &rows {
-            self.recent.insert(row.user.clone(), row.changed);
+            self.recent.changed(row.user.clone(), row.changed);
         }
         self.gathering.members.extend(rows);
     }

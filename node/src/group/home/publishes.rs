@@ -79,13 +79,13 @@ impl<R> Home<R> {
     }
 
     fn decide_next(&mut self, judged: Judged<R>, now: Now) {
-        if let Some(at) = self.stale_until(&judged.publish.sender.user, judged.as_of) {
+        if let Some(at) = self.recent.stale_until(&judged.publish.sender.user, judged.opinion.as_of) {
             return self.effects.push_back(Effect::Rejudge(judged, at));
         }
         if !self.is_born() {
             return self.refuse(judged, Code::UnknownGroup, "no such group");
         }
-        if let Some(objection) = &judged.objection {
+        if let Some(objection) = &judged.opinion.objection {
             let objection = objection.clone();
             return if uses_up_number(objection.code) {
                 self.use_up(judged, objection.code)

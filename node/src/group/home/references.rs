@@ -67,7 +67,7 @@ impl<R> Home<R> {
             Ok(loaded) => {
                 let target = Seq::new(judged.publish.message.refers_to);
                 // Much may have been decided while the record was read.
-                if let Some(at) = self.stale_until(&judged.publish.sender.user, judged.as_of) {
+                if let Some(at) = self.recent.stale_until(&judged.publish.sender.user, judged.opinion.as_of) {
                     self.effects.push_back(Effect::Rejudge(judged, at));
                 } else if self.state.closed {
                     self.use_up(judged, Code::GroupClosed);

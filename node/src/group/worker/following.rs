@@ -9,11 +9,11 @@ use wire::{message::Kind, record::Body};
 
 use super::{Done, Worker};
 use crate::{
-    coordination::NodeName,
+    coordination::{NodeName, Partition},
     group::{
-        Feed, Standing,
-        activation::{PAGE, changes, decode, refusal},
-        home::Entry,
+        Feed, Place,
+        activation::{PAGE, decode, refusal},
+        home::{Entry, Fold},
         input::Input,
         loads,
     },
@@ -59,18 +59,18 @@ pub(super) async fn next(following: &mut Option<Following>) -> Fed {
 }
 
 impl Worker {
-    /// What this node is to the group now. What it was before ends.
-    pub(super) fn take_standing(&mut self) -> Standing {
-        let standing = self.groups.standing(self.group);
-        match &standing {
-            Standing::Home => self.following = None,
-            Standing::Unplaced => {
-                if self.awake.is_some() || self.following.is_some() {
+    /// Where the home is now. What this node was to the group before ends.
+    pub(super) fn take_place(&mut self) -> Place {
+        let place = self.groups.place(Partition::of(self.group));
+        match &place {
+            Place::Here => self.following = None,
+            Place::Nowhere => {
+                if self.home.is_some() || self.following.is_some() {
                     self.step_down(&busy("the group has no home at the moment"));
                     self.following = None;
                 }
             }
-            Standing::Follower(home) => {
+            Place::There(home) => {
                 if self.following.as_ref().is_none_or(|following| following.home != *home) {
                     self.step_down(&busy("the group's home is another node"));
                     self.following = Some(Following::new(home.clone()));
@@ -78,7 +78,7 @@ impl Worker {
                 }
             }
         }
-        standing
+        place
     }
 
     /// The home here is none any more, and whoever follows it from elsewhere looks for the other.
@@ -99,7 +99,13 @@ impl Worker {
                 drop(to.send(Err(why)));
             }
             Input::Follow(follow, to) => self.follows.push((follow, to)),
-            Input::Publish(publish) => groups.elsewhere().publish(&home, publish),
+            Input::Publish(publish) | Input::Owned(publish, _) | Input::Again(publish, _) => {
+                unreachable!("{publish:?} is routed")
+            }
+            Input::Judged(publish, _) => {
+                let why = Refusal::new(Code::NotHome, format!("the group's home is {}", home.0));
+                publish.refuse(why);
+            }
             Input::Change(actor, body, to) => self.jobs.push(Box::pin(async move {
                 let change = wire::Change { group: group.to_wire(), body: Some(body) };
                 drop(to.send(groups.elsewhere().change(&home, actor, change).await));
@@ -116,7 +122,8 @@ impl Worker {
     /// Follows the home, if somebody here needs the group and it is not followed yet.
     pub(super) fn follow_home(&mut self) {
         let (Some(following), Some(tail)) = (&mut self.following, &self.tail) else { return };
-        if following.feed.is_none() && following.again.is_none() && tail.attached() > 0 {
+        let is_needed = tail.attached() > 0 || self.owner.is_some();
+        if following.feed.is_none() && following.again.is_none() && is_needed {
             let elsewhere = self.groups.elsewhere();
             following.feed = Some(elsewhere.follow(&following.home, self.group, tail.tail()));
         }
@@ -138,7 +145,7 @@ impl Worker {
                 if let Some(following) = &mut self.following {
                     following.again = None;
                 }
-                self.take_standing();
+                self.take_place();
                 self.follow_home();
                 return;
             }
@@ -158,9 +165,9 @@ impl Worker {
 
     /// Another home may have written since this node last heard: the store knows.
     pub(super) async fn look(&mut self) {
-        if let Some(awake) = &self.awake {
+        if let Some(home) = &self.home {
             match self.store.group(self.group).await {
-                Ok(Some(row)) if row.epoch > awake.home.epoch() => {
+                Ok(Some(row)) if row.epoch > home.epoch() => {
                     self.groups.metrics().fenced.inc();
                     self.step_down(&busy("another home has taken the group over"));
                 }
@@ -198,7 +205,7 @@ impl Worker {
                 Accept::Take => {
                     self.note_lag(record.time_ms);
                     recalled.extend(recalled_by(&record));
-                    entries.push(Entry { seq, frame, members: changes(record) });
+                    entries.push(Entry { seq, frame, fold: Fold::of(record.body) });
                 }
                 Accept::Gap { wanted } => {
                     return Err(Refusal::new(Code::Internal, format!("{wanted} is missing before {seq}")));
@@ -208,7 +215,7 @@ impl Worker {
         for seq in recalled {
             self.redact(seq).await?;
         }
-        self.move_tail(entries);
+        self.advance(entries);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Random operations, held against the model.
 
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseResult};
-use shoal_protocol::{DeviceId, Incarnation, Outcome, SenderId, SenderNumbers, Slot};
+use shoal_protocol::{DeviceId, Incarnation, Outcome, SLOTS, SenderId, SenderNumbers, Slot};
 
 use super::*;
 use crate::store::{
@@ -173,8 +173,8 @@ async fn compare(store: &Arc<dyn Store>, model: &Model) -> TestCaseResult {
         }
         prop_assert_eq!(store.members(id, &users).await.unwrap(), model.members(id, &users));
         for after in [None, Some((Slot::of(&users[1]), users[1].clone()))] {
-            let found = store.members_page(id, after.clone(), 2).await.unwrap();
-            prop_assert_eq!(found, model.members_page(id, after, 2));
+            let found = store.members_page(id, 0..SLOTS, after.clone(), 2).await.unwrap();
+            prop_assert_eq!(found, model.members_page(id, 0..SLOTS, after, 2));
         }
         for of in &users {
             let senders = model.senders_of(id, of);

@@ -1,7 +1,7 @@
 //! Senders, members, cursors, notices and settings.
 
 use futures_util::future::join_all;
-use shoal_protocol::{Code, DeviceId, Incarnation, Outcome, SenderId, SenderNumbers, Slot};
+use shoal_protocol::{Code, DeviceId, Incarnation, Outcome, SLOTS, SenderId, SenderNumbers, Slot};
 
 use super::*;
 use crate::store::{CursorRaise, Cursors, Setting};
@@ -87,11 +87,11 @@ async fn a_row_that_says_nothing_is_deleted(place: &impl Place) {
     let banned = MemberRow { banned: true, ..member("al", wire::Role::None) };
     put(banned.clone()).await;
     assert_eq!(store.members(group(1), &[user("al")]).await.unwrap(), [Some(banned.clone())]);
-    assert_eq!(store.members_page(group(1), None, 9).await.unwrap(), [banned]);
+    assert_eq!(store.members_page(group(1), 0..SLOTS, None, 9).await.unwrap(), [banned]);
     assert_eq!(store.groups_of(&user("al"), None, 9).await.unwrap(), []);
     put(member("al", wire::Role::None)).await;
     assert_eq!(store.members(group(1), &[user("al")]).await.unwrap(), [None]);
-    assert_eq!(store.members_page(group(1), None, 9).await.unwrap(), []);
+    assert_eq!(store.members_page(group(1), 0..SLOTS, None, 9).await.unwrap(), []);
 }
 
 async fn members_are_listed_by_slot_and_user_each_once(place: &impl Place) {
@@ -104,7 +104,7 @@ async fn members_are_listed_by_slot_and_user_each_once(place: &impl Place) {
     let mut expected: Vec<_> = (0..100).map(|number| user(&format!("user{number}"))).collect();
     expected.sort_by_key(|user| (Slot::of(user), user.clone()));
     let mut listed = Vec::new();
-    while let Ok(page) = store.members_page(group(1), listed.last().map(position), 7).await {
+    while let Ok(page) = store.members_page(group(1), 0..SLOTS, listed.last().map(position), 7).await {
         assert!(page.len() <= 7);
         if page.is_empty() {
             break;
@@ -112,6 +112,14 @@ async fn members_are_listed_by_slot_and_user_each_once(place: &impl Place) {
         listed.extend(page.into_iter().map(|row| row.user));
     }
     assert_eq!(listed, expected);
+    let slots = 4_000..9_000;
+    expected.retain(|user| slots.contains(&Slot::of(user).number()));
+    for after in [None, listed.first().map(position)] {
+        let page = store.members_page(group(1), slots.clone(), after, 100).await.unwrap();
+        assert_eq!(page.into_iter().map(|row| row.user).collect::<Vec<_>>(), expected);
+    }
+    let rest = store.members_page(group(1), slots, Some(position(&expected[0])), 2).await.unwrap();
+    assert_eq!(rest.into_iter().map(|row| row.user).collect::<Vec<_>>(), expected[1..3]);
 }
 
 fn position(user: &UserId) -> (Slot, UserId) {
@@ -247,7 +255,7 @@ async fn rows_are_there_after_opening_again(place: &impl Place) {
     store.compare_and_swap("key", 0, Some(record("value"))).await.unwrap().unwrap();
     drop(store);
     let store = place.open().await;
-    assert_eq!(store.members_page(group(1), None, 9).await.unwrap(), members);
+    assert_eq!(store.members_page(group(1), 0..SLOTS, None, 9).await.unwrap(), members);
     assert_eq!(store.groups_of(&user("al"), None, 9).await.unwrap(), [group(1)]);
     assert_eq!(store.sender(group(1), &sender("al", 1, 1)).await.unwrap(), Some(numbers(200)));
     assert_eq!(store.notices_due(None, 9).await.unwrap(), [group(1)]);

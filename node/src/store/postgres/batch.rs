@@ -94,6 +94,7 @@ pub(super) struct States<'r> {
     pub(super) members: Vec<i64>,
     pub(super) senders_watermarks: Vec<i64>,
     pub(super) notices_watermarks: Vec<Option<i64>>,
+    pub(super) layouts: Vec<Option<Vec<u8>>>,
 }
 
 #[derive(Debug, Default)]
@@ -244,6 +245,7 @@ impl<'r> Columns<'r> {
             states.members.push(to_column(state.members));
             states.senders_watermarks.push(place(state.senders_watermark));
             states.notices_watermarks.push(state.notices_watermark.map(place));
+            states.layouts.push(state.layout.as_ref().map(prost::Message::encode_to_vec));
         }
         if let Some(due) = append.changes.notices_due {
             self.notices.0.push(group);

@@ -37,6 +37,7 @@ mod settings;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     sync::Arc,
 };
 
@@ -174,14 +175,17 @@ impl Store for PostgresStore {
     async fn members_page(
         &self,
         group: GroupId,
+        slots: Range<u16>,
         after: Option<(Slot, UserId)>,
         limit: usize,
     ) -> Result<Vec<MemberRow>, StoreError> {
         let id = group.as_bytes().as_slice();
-        let slot = after.as_ref().map_or(-1, |(slot, _)| i32::from(slot.number()));
+        let after = after.filter(|(slot, _)| slot.number() >= slots.start);
+        let slot = i32::from(after.as_ref().map_or(slots.start, |(slot, _)| slot.number()));
+        // No user's name is empty, so this is before the first.
         let user = after.as_ref().map_or(&[][..], |(_, user)| user.as_str().as_bytes());
-        let most = bounded(limit);
-        let found = self.of(group).read(|to| &to.members_page, &[&id, &slot, &user, &most]).await?;
+        let (end, most) = (i32::from(slots.end), bounded(limit));
+        let found = self.of(group).read(|to| &to.members_page, &[&id, &slot, &user, &end, &most]).await?;
         self.checked(found.iter().map(rows::member).collect())
     }
 

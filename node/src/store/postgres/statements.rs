@@ -37,7 +37,7 @@ statements! {
     activate: "UPDATE shoal.groups AS g SET epoch = g.epoch + 1 \
                FROM unnest($1::bytea[]) AS a (group_id) WHERE g.group_id = a.group_id \
                RETURNING g.group_id, g.epoch, g.tail, g.incarnation, g.settings, g.created_ms, g.closed, \
-                         g.members, g.senders_watermark, g.notices_watermark",
+                         g.members, g.senders_watermark, g.notices_watermark, g.layout",
     pass: "UPDATE shoal.groups AS g SET tail = a.tail_after, batch = $5 \
            FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[]) \
                 AS a (group_id, epoch, tail, tail_after) \
@@ -45,11 +45,12 @@ statements! {
            RETURNING g.group_id",
     state: "UPDATE shoal.groups AS g SET settings = a.settings, created_ms = a.created_ms, \
                    closed = a.closed, members = a.members, senders_watermark = a.senders_watermark, \
-                   notices_watermark = a.notices_watermark \
+                   notices_watermark = a.notices_watermark, layout = a.layout \
             FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::boolean[], $5::bigint[], $6::bigint[], \
-                        $7::bigint[]) \
-                 AS a (group_id, settings, created_ms, closed, members, senders_watermark, notices_watermark) \
-            WHERE g.group_id = a.group_id AND g.batch = $8",
+                        $7::bigint[], $8::bytea[]) \
+                 AS a (group_id, settings, created_ms, closed, members, senders_watermark, \
+                       notices_watermark, layout) \
+            WHERE g.group_id = a.group_id AND g.batch = $9",
     notices: "UPDATE shoal.groups AS g SET notices_due = a.due \
               FROM unnest($1::bytea[], $2::boolean[]) AS a (group_id, due) \
               WHERE g.group_id = a.group_id AND g.batch = $3",
@@ -102,7 +103,7 @@ statements! {
                          delivered = greatest(c.delivered, excluded.delivered)",
 
     group: "SELECT group_id, epoch, tail, incarnation, settings, created_ms, closed, members, \
-                   senders_watermark, notices_watermark \
+                   senders_watermark, notices_watermark, layout \
             FROM shoal.groups WHERE group_id = $1",
     read: "SELECT seq, body FROM ( \
                SELECT seq, body, first_value(octet_length(body)) OVER w AS first_bytes, \
@@ -118,7 +119,8 @@ statements! {
                  FROM unnest($2::integer[], $3::bytea[]) AS a (slot, user_id) JOIN shoal.members AS m \
                  ON m.group_id = $1 AND m.slot = a.slot AND m.user_id = a.user_id",
     members_page: "SELECT user_id, role, muted_until_ms, banned, joined, changed FROM shoal.members \
-                   WHERE group_id = $1 AND (slot, user_id) > ($2, $3) ORDER BY slot, user_id LIMIT $4",
+                   WHERE group_id = $1 AND (slot, user_id) > ($2, $3) AND slot < $4 \
+                   ORDER BY slot, user_id LIMIT $5",
     groups_of: "SELECT group_id FROM shoal.members WHERE user_id = $1 AND role <> 0 AND group_id > $2 \
                 ORDER BY group_id LIMIT $3",
     cursors_of: "SELECT c.group_id, c.read, c.delivered FROM unnest($2::bytea[]) AS a (group_id) \

@@ -112,9 +112,18 @@ impl<'s> Pipeline<'s> {
         let Edits { groups, records, edits } = &columns.edits;
         self.rows(Step::Write, &to.edits, groups.len(), &[groups, records, edits, batch]);
         let States { groups, settings, created_ms, closed, .. } = &columns.states;
-        let States { members, senders_watermarks, notices_watermarks, .. } = &columns.states;
-        let state: [Column<'s>; 8] =
-            [groups, settings, created_ms, closed, members, senders_watermarks, notices_watermarks, batch];
+        let States { members, senders_watermarks, notices_watermarks, layouts, .. } = &columns.states;
+        let state: [Column<'s>; 9] = [
+            groups,
+            settings,
+            created_ms,
+            closed,
+            members,
+            senders_watermarks,
+            notices_watermarks,
+            layouts,
+            batch,
+        ];
         self.rows(Step::Write, &to.state, groups.len(), &state);
         let (groups, due) = &columns.notices;
         self.rows(Step::Write, &to.notices, groups.len(), &[groups, due, batch]);

@@ -1,0 +1,70 @@
+//! Sessions' cursors on their way to the group's tail.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use shoal_protocol::{Code, GroupId, Refusal, Seq, Slot, UserId, wire};
+
+use super::{Waiting, Worker};
+use crate::{
+    delivery::Tail,
+    group::{From, activation::refusal, attach::attach},
+};
+
+impl Worker {
+    /// Attaches the cursors that wait, with one look at the members for all of them.
+    pub(super) async fn settle_follows(&mut self) {
+        if self.follows.is_empty() {
+            return;
+        }
+        let follows = std::mem::take(&mut self.follows);
+        match self.joined(&follows).await {
+            Err(refusal) => follows.into_iter().for_each(|(_, to)| drop(to.send(Err(refusal.clone())))),
+            Ok((tail, joined)) => {
+                let wanted = follows.iter().zip(&joined).filter_map(|((follow, _), joined)| {
+                    let From::Watermark(watermark) = follow.from else { return *joined };
+                    joined.map(|joined| joined.max(watermark))
+                });
+                if wanted.max().is_some_and(|wanted| wanted > tail.tail()) {
+                    self.look().await;
+                }
+                for ((follow, to), joined) in follows.into_iter().zip(joined) {
+                    let followed = attach(&tail, follow, joined);
+                    if let Err(Ok(followed)) = to.send(followed) {
+                        followed.tail.detach(followed.attachment);
+                    }
+                }
+            }
+        }
+        self.follow_home();
+    }
+
+    /// Where each of them joined; none for those who are no members.
+    async fn joined(&mut self, follows: &[Waiting]) -> Result<(Arc<Tail>, Vec<Option<Seq>>), Refusal> {
+        let tail = self.open_tail().await?;
+        let of_own = |user: &UserId| (GroupId::own(user) == self.group).then_some(Seq::FIRST);
+        if !self.group.is_own() && tail.tail() == Seq::FIRST {
+            return Err(Refusal::new(Code::UnknownGroup, "no such group"));
+        }
+        let users: Vec<_> = follows.iter().map(|(follow, _)| follow.signal.user()).collect();
+        if self.group.is_own() || users.iter().all(Option::is_none) {
+            let joined = users.into_iter().map(|user| user.map_or(Some(Seq::FIRST), of_own)).collect();
+            return Ok((tail, joined));
+        }
+        let members = self.members(users.iter().copied().flatten().cloned().collect()).await?;
+        let joined = |user| members.get(user).copied();
+        Ok((tail, users.into_iter().map(|user| user.map_or(Some(Seq::FIRST), joined)).collect()))
+    }
+
+    /// Where those of them joined who are members.
+    async fn members(&mut self, users: Vec<UserId>) -> Result<BTreeMap<UserId, Seq>, Refusal> {
+        if let Some(members) = self.owner.as_ref().map(|owner| owner.members())
+            && users.iter().all(|user| members.slots().contains(Slot::of(user)))
+        {
+            let joined = |user: UserId| members.get(&user).map(|member| (user, member.joined));
+            return Ok(users.into_iter().filter_map(joined).collect());
+        }
+        let rows = self.store.members(self.group, &users).await.map_err(refusal)?;
+        let members = rows.into_iter().flatten().filter(|row| row.role != wire::Role::None);
+        Ok(members.map(|row| (row.user, row.joined)).collect())
+    }
+}

@@ -1,0 +1,189 @@
+//! What this node owns of a group: the members whose slots are placed here, and its opinion of what
+//! they send.
+
+use shoal_protocol::{Code, Refusal, Seq, Slot, wire};
+
+use super::Worker;
+use crate::group::{
+    Passage, Place, Publish, Stage,
+    activation::{self, refusal},
+    input::{Input, split},
+    judgement::Judged,
+    layout::{Layout, Slots},
+    member_list::MemberList,
+    receipt::ReceiptTo,
+    sub_group::SubGroup,
+};
+
+/// Messages that wait until every record below a place is folded, to be judged again. Whoever sent
+/// them waits for the receipts, which are bounded; and so are these.
+#[derive(Debug, Default)]
+pub(super) struct Parked(Vec<(Publish, Seq)>);
+
+impl Parked {
+    pub(super) fn push(&mut self, publish: Publish, at: Seq) {
+        self.0.push((publish, at));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those that need not wait any more, now that everything below `folded` is, in their order.
+    fn due(&mut self, folded: Seq) -> Vec<(Publish, Seq)> {
+        self.0.extract_if(.., |(_, at)| *at <= folded).collect()
+    }
+}
+
+impl Worker {
+    /// A message that nobody has judged yet: to the owner of its sender's slot. `seen` is the layout
+    /// by which another node sent it here; it is sent on only by a later one, so that it cannot go
+    /// round.
+    pub(super) async fn route(&mut self, home: &Place, publish: Publish, seen: Option<u64>) {
+        let slot = Slot::of(&publish.sender.user);
+        let layout = match self.layout(home, seen).await {
+            Ok(layout) => layout,
+            Err(why) => return self.refuse(publish, why),
+        };
+        match self.groups.place(layout.partition(slot)) {
+            Place::Here => self.judge(home, publish).await,
+            Place::There(owner) if seen.is_none_or(|seen| layout.version() > seen) => {
+                let stage = Stage::Owner { layout: layout.version() };
+                self.send(&Place::There(owner), publish, stage);
+            }
+            Place::There(_) | Place::Nowhere => {
+                let why = Refusal::new(Code::Busy, "nobody looks after the sender at the moment");
+                self.refuse(publish, why);
+            }
+        }
+    }
+
+    /// Those who waited for what is folded by now go on.
+    pub(super) async fn resume(&mut self) {
+        let Some(folded) = self.tail.as_ref().map(|tail| tail.tail()).filter(|_| !self.parked.is_empty())
+        else {
+            return;
+        };
+        let due = self.parked.due(folded);
+        if due.is_empty() {
+            return;
+        }
+        let home = self.take_place();
+        for (publish, at) in due {
+            let Publish { group, sender, number, message, receipt } = publish;
+            match receipt {
+                ReceiptTo::Owner(lane) => lane.judge_again(at),
+                receipt => {
+                    let publish = Publish { group, sender, number, message, receipt };
+                    self.route(&home, publish, None).await;
+                }
+            }
+        }
+        self.perform();
+    }
+
+    /// The layout, at least as new as another node has `seen` it.
+    async fn layout(&mut self, home: &Place, seen: Option<u64>) -> Result<Layout, Refusal> {
+        if *home == Place::Here {
+            self.wake(None).await?;
+        }
+        if self.layout.is_none() {
+            self.open_tail().await?;
+        }
+        let is_new = |layout: &&Layout| seen.is_none_or(|seen| layout.version() >= seen);
+        if let Some(layout) = self.layout.as_ref().filter(is_new) {
+            return Ok(layout.clone());
+        }
+        let row = self.store.group(self.group).await.map_err(refusal)?;
+        let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
+        let layout = Layout::from_wire(self.group, row.state.layout.as_ref());
+        self.layout = Some(layout.clone());
+        Ok(layout)
+    }
+
+    /// Judges a message and hands it to the home.
+    async fn judge(&mut self, home: &Place, publish: Publish) {
+        if let Err(why) = self.own(Slot::of(&publish.sender.user)).await {
+            return self.refuse(publish, why);
+        }
+        let now = self.groups.now();
+        let owner = self.owner.as_mut().expect("it owns the slot");
+        let opinion = owner.judge(&publish.sender.user, &publish.message, now);
+        self.groups.metrics().judged.inc();
+        match &mut self.home {
+            Some(awake) if *home == Place::Here => {
+                let (publish, reply) = split(publish);
+                awake.handle_publish(Judged { publish, opinion, reply }, now);
+            }
+            _ => self.send(home, publish, Stage::Home(opinion)),
+        }
+    }
+
+    fn send(&self, to: &Place, publish: Publish, stage: Stage) {
+        let Place::There(node) = to else {
+            return self.refuse(publish, Refusal::new(Code::Busy, "the group has no home at the moment"));
+        };
+        let from = self.groups.clone();
+        self.groups.elsewhere().publish(node, Passage { publish, stage, from });
+    }
+
+    /// Owns the slot, with all others that are placed here.
+    async fn own(&mut self, slot: Slot) -> Result<(), Refusal> {
+        if self.owner.as_ref().is_some_and(|owner| owner.members().slots().contains(slot)) {
+            return Ok(());
+        }
+        let tail = self.open_tail().await?;
+        let mine = self.slots_here();
+        let new = || Box::new(SubGroup::new(MemberList::new(tail.tail()), self.groups.limits()));
+        // It is put back once it is whole.
+        let mut owner = self.owner.take().unwrap_or_else(new);
+        activation::own(&self.store, self.group, mine, owner.members_mut()).await?;
+        let owns = owner.members().slots().contains(slot);
+        self.owner = Some(owner);
+        self.follow_home();
+        owns.then_some(()).ok_or_else(|| Refusal::new(Code::Busy, "the sender is being moved"))
+    }
+
+    fn slots_here(&self) -> Slots {
+        let Some(layout) = &self.layout else { return Slots::default() };
+        layout.slots(|partition| self.groups.place(partition) == Place::Here)
+    }
+
+    /// The group is cut otherwise from here on. What this node has gained is read when it is needed;
+    /// what it has lost is forgotten.
+    pub(super) fn take_layout(&mut self, layout: &wire::Layout) {
+        if self.layout.as_ref().is_some_and(|known| known.version() >= layout.version) {
+            return;
+        }
+        self.layout = Some(Layout::from_wire(self.group, Some(layout)));
+        let here = self.slots_here();
+        if let Some(members) = self.owner.as_mut().map(|owner| owner.members_mut()) {
+            let lost = members.slots().without(&here);
+            let kept = members.slots().without(&lost);
+            members.own(kept);
+        }
+    }
+
+    /// Places the sub-groups that the home wants.
+    pub(super) fn lay_out(&mut self, sub_groups: u16) {
+        let Some(home) = &mut self.home else { return };
+        let now = Layout::from_wire(self.group, home.state().layout.as_ref());
+        let node_of = |partition| match self.groups.place(partition) {
+            Place::Here => None,
+            Place::There(node) => Some(node.0),
+            Place::Nowhere => Some(String::new()),
+        };
+        home.handle_layout(now.with(self.group, sub_groups, node_of), self.groups.now());
+    }
+
+    /// What waits to be judged again is sent again.
+    pub(super) fn let_go(&mut self, why: &Refusal) {
+        for (publish, _) in std::mem::take(&mut self.parked.0) {
+            self.refuse(publish, why.clone());
+        }
+    }
+
+    fn refuse(&self, publish: Publish, why: Refusal) {
+        Input::Publish(publish).refuse(why, self.groups.metrics());
+    }
+}
