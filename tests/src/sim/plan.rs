@@ -111,6 +111,7 @@ fn limits(random: &mut StdRng) -> Limits {
     group.incarnation_ttl_seconds =
         if random.random_ratio(1, 3) { random.random_range(2..12) } else { 3_600 };
     group.payload_bytes_max = 4096;
+    group.sub_group_max = random.random_range(1..12);
     let access = &mut limits.access;
     access.heartbeat_ms = random.random_range(1_000..4_000);
     access.idle_timeout_ms = random.random_range(6_000..20_000);
