@@ -1,9 +1,8 @@
-//! Tells the witness of each commit, in a thread of its own: of a small one while the committer
-//! writes it to the journal; of a big one when it is there, and while the next one is written. Such
-//! a one is then acknowledged here.
+//! Answers a big commit once the witness knows its number, in a thread of its own while the next
+//! commit is written; and keeps the witness, in which the committer writes the small ones itself.
 //!
-//! Commits come in the order of their numbers, and one begins only when the journal has the one
-//! before. So whatever the witness holds, the journal has all but the last of it.
+//! A commit is written only when all before it are durable, in the journal or whole in the witness.
+//! So whoever tells the witness of one speaks for those before.
 
 use std::{
     sync::{
@@ -28,23 +27,10 @@ pub(super) struct Acknowledger {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The witness is being told of a whole commit.
-pub(super) struct Witnessing {
-    told: Receiver<Result<(), Failure>>,
-    stopped: Stopped,
-}
-
-/// A commit that the witness is to be told of.
+/// A commit in the journal, that the witness is to be told of.
 struct Commit {
     number: u64,
-    /// Encoded; none where the journal has it already.
-    operations: Vec<u8>,
-    waiting: Waiting,
-}
-
-enum Waiting {
-    Replies(Vec<Reply>),
-    Committer(SyncSender<Result<(), Failure>>),
+    replies: Vec<Reply>,
 }
 
 struct Teller {
@@ -63,27 +49,28 @@ impl Acknowledger {
         Ok(Self { teller, commits: Some(commits), thread: Some(thread) })
     }
 
-    /// Begins to tell the witness of a commit that is about to be written to the journal.
-    pub(super) fn witness(&self, number: u64, operations: Vec<u8>) -> Witnessing {
-        let (teller, told) = sync_channel(1);
-        // Where its thread is gone, so is the sender, and waiting ends at once.
-        drop(self.commits().send(Commit { number, operations, waiting: Waiting::Committer(teller) }));
-        Witnessing { told, stopped: Arc::clone(&self.teller.stopped) }
+    /// Writes a whole commit to the witness, durable once this returns; false where there is no room
+    /// until the journal, which has been synced up to `journaled`, is synced again.
+    pub(super) fn witness(&self, number: u64, operations: &[u8], journaled: u64) -> Result<bool, Failure> {
+        self.teller.record(number, |witness| {
+            let has_room = witness.has_room(journaled);
+            if has_room {
+                witness.record(number, operations)?;
+            }
+            Ok(has_room)
+        })
     }
 
     /// Answers once the witness knows of a commit that the journal has. Busy: the next one should
     /// not wait for this one's witness; otherwise the way through another thread is saved.
     pub(super) fn acknowledge(&self, number: u64, replies: Vec<Reply>, is_busy: bool) {
-        let commit = Commit { number, operations: Vec::new(), waiting: Waiting::Replies(replies) };
+        let commit = Commit { number, replies };
+        let commits = self.commits.as_ref().expect("the channel is closed by drop alone");
         let unsent =
-            if is_busy { self.commits().send(commit).map_err(|unsent| unsent.0).err() } else { Some(commit) };
+            if is_busy { commits.send(commit).map_err(|unsent| unsent.0).err() } else { Some(commit) };
         if let Some(commit) = unsent {
             self.teller.tell(vec![commit]);
         }
-    }
-
-    fn commits(&self) -> &SyncSender<Commit> {
-        self.commits.as_ref().expect("the channel is closed by drop alone")
     }
 }
 
@@ -97,13 +84,6 @@ impl Drop for Acknowledger {
     }
 }
 
-impl Witnessing {
-    pub(super) fn wait(self) -> Result<(), Failure> {
-        let gone = |_| Failure::unwitnessed(stop(&self.stopped, "the thread that witnesses is gone"));
-        self.told.recv().map_err(gone)?
-    }
-}
-
 impl Teller {
     fn run(&self, commits: &Receiver<Commit>) {
         let _stops_on_panic = StopsOnPanic(Arc::clone(&self.stopped));
@@ -114,31 +94,28 @@ impl Teller {
 
     /// The last one speaks for those before it.
     fn tell(&self, commits: Vec<Commit>) {
-        let told = commits.last().map_or(Ok(()), |last| self.witness(last));
-        for commit in commits {
-            match commit.waiting {
-                Waiting::Replies(replies) => {
-                    replies.into_iter().for_each(|reply| reply.send(told.as_ref().copied()));
-                }
-                // It waits for as long as its thread lives.
-                Waiting::Committer(committer) => drop(committer.send(told.clone())),
-            }
+        let told = commits.last().map_or(Ok(()), |last| {
+            self.record(last.number, |witness| {
+                if witness.has(last.number) { Ok(()) } else { witness.record(last.number, &[]) }
+            })
+        });
+        for reply in commits.into_iter().flat_map(|commit| commit.replies) {
+            reply.send(told.as_ref().copied());
         }
     }
 
-    fn witness(&self, Commit { number, operations, .. }: &Commit) -> Result<(), Failure> {
+    fn record<T>(
+        &self,
+        number: u64,
+        record: impl FnOnce(&mut Witness) -> std::io::Result<T>,
+    ) -> Result<T, Failure> {
         let mut witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
-        if witness.has(*number) {
-            return Ok(());
-        }
         if let Some(error) = self.stopped.get() {
             return Err(Failure::unwitnessed(error.clone()));
         }
-        witness.record(*number, operations).map_err(|error| {
-            Failure::unwitnessed(stop(
-                &self.stopped,
-                &format!("the witness did not take commit {number}: {error}"),
-            ))
+        record(&mut witness).map_err(|error| {
+            let why = format!("the witness did not take commit {number}: {error}");
+            Failure::unwitnessed(stop(&self.stopped, &why))
         })
     }
 }

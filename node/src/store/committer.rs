@@ -1,7 +1,8 @@
 //! The one thread that writes: it gathers what waits, over all groups, checks each against its
 //! group's epoch and tail, writes one batch and syncs it once. What comes meanwhile is the next
-//! batch. [`super::acknowledger`] tells the witness: of a small batch side by side with its sync,
-//! of a big one after it, while the next one is written.
+//! batch. A small one is synced in the witness, whole, and in the journal later
+//! ([`super::journal_sync`]); a big one is synced in the journal, and [`super::acknowledger`] tells
+//! the witness its number while the next one is written.
 
 use std::{
     sync::{
@@ -17,10 +18,8 @@ use shoal_protocol::GroupId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AppendError, Create, CursorRaise, GroupRow, Setting, StoreError,
-    acknowledger::{Acknowledger, Witnessing},
-    encode::Encoded,
-    staged::Staged,
+    AppendError, Create, CursorRaise, GroupRow, Setting, StoreError, acknowledger::Acknowledger,
+    encode::Encoded, journal_sync::JournalSync, operations::Operations, staged::Staged,
     witness::OPERATIONS_BYTES_MAX,
 };
 use crate::ops::Metrics;
@@ -60,6 +59,7 @@ pub(super) struct Committer {
     pub(super) commits: Arc<AtomicU64>,
     pub(super) staged: Staged,
     pub(super) acknowledger: Acknowledger,
+    pub(super) journal_sync: JournalSync,
     pub(super) stopped: Stopped,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Committer {
 enum Durable {
     /// In the journal, and the witness has yet to be told that it has got as far as this commit.
     Journaled(u64),
-    /// In both.
+    /// In the witness, which holds it whole; the journal's sync follows.
     Witnessed,
 }
 
@@ -137,21 +137,37 @@ impl Committer {
         }
         let number = last + 1;
         let operations = self.staged.take(number);
-        let witnessing = operations.encode(OPERATIONS_BYTES_MAX);
-        let witnessing = witnessing.map(|operations| self.acknowledger.witness(number, operations));
-        let batch = operations.into_batch(&self.database, &self.keyspace);
-        let journaled = batch.durability(Some(PersistMode::SyncData)).commit();
-        let witnessed = witnessing.map(Witnessing::wait);
-        journaled.map_err(|error| {
+        let durable = if self.witness(number, &operations)? {
+            self.write(number, operations, PersistMode::Buffer)?;
+            self.journal_sync.follow();
+            Durable::Witnessed
+        } else {
+            self.write(number, operations, PersistMode::SyncData)?;
+            self.journal_sync.synced(number);
+            Durable::Journaled(number)
+        };
+        self.staged.keep();
+        Ok(durable)
+    }
+
+    /// Durable in the witness, if it is small and there is room for it.
+    fn witness(&self, number: u64, operations: &Operations) -> Result<bool, Failure> {
+        let Some(encoded) = operations.encode(OPERATIONS_BYTES_MAX) else { return Ok(false) };
+        self.acknowledger.witness(number, &encoded, self.journal_sync.journaled())
+    }
+
+    /// Into the journal, and to be seen by whoever reads: so it is durable before, or by that.
+    fn write(&self, number: u64, operations: Operations, mode: PersistMode) -> Result<(), Failure> {
+        let batch = operations.into_batch(&self.database, &self.keyspace).durability(Some(mode));
+        batch.commit().map_err(|error| {
             // The engine refuses before it writes where an earlier write of its own has failed; but
             // what the witness holds is written when the store is opened again.
-            let unwritten = witnessed.is_none() && matches!(error, fjall::Error::Poisoned);
+            let unwritten = mode == PersistMode::SyncData && matches!(error, fjall::Error::Poisoned);
             let error = stop(&self.stopped, &format!("commit {number} failed: {error}"));
             Failure { error, unwritten }
         })?;
-        self.commits.store(number, Ordering::Relaxed);
-        self.staged.keep();
-        witnessed.map_or(Ok(Durable::Journaled(number)), |witnessed| witnessed.map(|()| Durable::Witnessed))
+        self.commits.store(number, Ordering::Release);
+        Ok(())
     }
 }
 

@@ -30,6 +30,7 @@ use super::{
     committer::{Committer, Request, Stopped},
     encode,
     engine::View,
+    journal_sync::JournalSync,
     open::{self, OpenError, Opened},
     staged::Staged,
 };
@@ -73,12 +74,15 @@ impl FjallStore {
         let (requests, receiver) = mpsc::channel(limits.appends_max.max(1));
         let stopped: Stopped = Arc::new(OnceLock::new());
         let commits = Arc::new(AtomicU64::new(commit));
+        let (behind, why) = (Arc::clone(&commits), Arc::clone(&stopped));
+        let journal_sync = JournalSync::start(database.clone(), behind, why).map_err(failed)?;
         let committer = Committer {
             requests: receiver,
             staged: Staged::new(database.clone(), keyspace.clone(), limits.active_groups_max),
             database: database.clone(),
             keyspace: keyspace.clone(),
             acknowledger: Acknowledger::start(witness, Arc::clone(&stopped)).map_err(failed)?,
+            journal_sync,
             commits: Arc::clone(&commits),
             stopped: Arc::clone(&stopped),
             metrics: Arc::clone(&metrics),

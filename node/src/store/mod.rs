@@ -12,6 +12,8 @@ mod committer;
 
 mod acknowledger;
 
+mod journal_sync;
+
 mod staged;
 
 mod encode;

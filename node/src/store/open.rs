@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock          held by the process that has the store open
-//! witness       the last commit, or its number at least
+//! witness       the last commits, or their number at least
 //! engine/       the embedded database
 //! accept-loss   put there by an operator: go on with what there is
 //! damaged/      what was cut off a journal, for whoever wants to look
@@ -110,7 +110,7 @@ pub(super) fn open(dir: &Path, limits: &StoreLimits) -> Result<Opened, OpenError
     let nothing_acknowledged = witness.as_ref().is_none_or(|(_, testimony)| testimony.commit <= CREATION);
     if !folder.engine.exists() && (nothing_acknowledged || accepted) {
         folder.create(limits)?;
-        return folder.open(limits, lock, folder.witness(false)?, accepted);
+        return folder.open(limits, lock, folder.witness(false)?, None, accepted);
     }
     // A witness is made before its store, so that one without is never one that was only begun.
     if witness.is_none() && !accepted {
@@ -118,8 +118,8 @@ pub(super) fn open(dir: &Path, limits: &StoreLimits) -> Result<Opened, OpenError
     }
     folder.check_parts()?;
     let needed = witness.as_ref().map_or(u64::MAX, |(_, testimony)| testimony.journaled());
-    folder.settle_journals(needed, accepted)?;
-    folder.open(limits, lock, witness, accepted)
+    let journaled = folder.settle_journals(needed, accepted)?;
+    folder.open(limits, lock, witness, journaled, accepted)
 }
 
 impl Folder {
@@ -192,6 +192,7 @@ impl Folder {
         limits: &StoreLimits,
         lock: File,
         witness: Option<(Witness, Testimony)>,
+        journaled: Option<u64>,
         accepted: bool,
     ) -> Result<Opened, OpenError> {
         let (database, keyspace) = self.open_engine(limits)?;
@@ -201,13 +202,16 @@ impl Folder {
         if identity.format != FORMAT {
             return Err(OpenError::Format { path: self.dir.clone(), found: identity.format, known: FORMAT });
         }
-        let held = self.last_commit(&database, &keyspace)?;
+        let opened = self.last_commit(&database, &keyspace)?;
+        // Tables may hold what a journal has lost since; but in a journal no number may be missing.
+        let held = journaled.map_or(opened, |journaled| journaled.min(opened));
+        if journaled.is_some_and(|journaled| opened < journaled) && !accepted {
+            return Err(self.damage(format!("the engine has lost what follows commit {opened}")));
+        }
         let (mut witness, commit) = match witness {
             Some((witness, testimony)) => match standing(testimony, identity.id, held) {
                 Standing::Whole => (witness, held),
-                Standing::OneShort(operations) => {
-                    (witness, self.write_again(&database, &keyspace, operations)?)
-                }
+                Standing::Short(missing) => (witness, self.write_again(&database, &keyspace, missing)?),
                 Standing::Lost(what) => (self.accept(accepted, &what, identity.id, held)?, held),
             },
             None => {
@@ -225,17 +229,23 @@ impl Folder {
         Ok(Opened { database, keyspace, witness, commit, lock })
     }
 
-    /// The last commit, which the witness holds and the engine lacks.
+    /// The last commits, which the witness holds and the journal lacks.
     fn write_again(
         &self,
         database: &Database,
         keyspace: &Keyspace,
-        operations: Operations,
+        missing: Vec<Operations>,
     ) -> Result<u64, OpenError> {
-        let batch = operations.into_batch(database, keyspace).durability(Some(PersistMode::SyncData));
-        batch.commit().map_err(|error| self.engine_failed(error))?;
+        let count = missing.len();
+        for operations in missing {
+            let batch = operations.into_batch(database, keyspace).durability(Some(PersistMode::SyncData));
+            batch.commit().map_err(|error| self.engine_failed(error))?;
+        }
         let commit = self.last_commit(database, keyspace)?;
-        tracing::warn!("commit {commit} was missing; the witness held it, and it is written again");
+        tracing::warn!(
+            count,
+            "commits up to {commit} were missing; the witness held them, and they are written again"
+        );
         Ok(commit)
     }
 

@@ -13,22 +13,28 @@ use super::{
 };
 
 impl Folder {
-    /// `needed` is the last commit that nothing but the engine holds.
-    pub(super) fn settle_journals(&self, needed: u64, accepted: bool) -> Result<(), OpenError> {
+    /// The last commit that the journals hold, if they hold any. `needed` is the last one that
+    /// nothing but the engine holds.
+    pub(super) fn settle_journals(&self, needed: u64, accepted: bool) -> Result<Option<u64>, OpenError> {
         let journals = self.journals()?;
-        match journal::judge(&journals, needed) {
+        self.settle(&journals, needed, accepted)?;
+        Ok(journals.iter().rev().find_map(|(_, scan)| scan.commits.map(|(_, last)| last)))
+    }
+
+    fn settle(&self, journals: &[(u64, Scan)], needed: u64, accepted: bool) -> Result<(), OpenError> {
+        match journal::judge(journals, needed) {
             Verdict::Whole => Ok(()),
             Verdict::TornEnd { at } => {
                 tracing::info!(
                     at,
                     "a torn commit is cut off the journal: never acknowledged, or in the witness"
                 );
-                self.cut_last(&journals, at)
+                self.cut_last(journals, at)
             }
             Verdict::UnknownEnd { at } => {
                 let last = journals.last().map_or(0, |(journal, _)| *journal);
                 self.keep_copy(last, at)?;
-                self.cut_last(&journals, at)
+                self.cut_last(journals, at)
             }
             Verdict::Damaged { .. } if accepted => journals.iter().try_for_each(|(journal, scan)| {
                 if !scan.remainder {

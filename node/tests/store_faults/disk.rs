@@ -120,6 +120,11 @@ impl Disk {
         self.nodes[self.id(path)].pending.is_empty()
     }
 
+    /// The first call whose change the file would lose.
+    pub(crate) fn unsynced_since(&self, path: &str) -> Option<usize> {
+        self.nodes[self.id(path)].pending.first().map(|(call, _)| *call)
+    }
+
     /// What the process would see: everything, in order.
     pub(crate) fn whole(&self) -> Self {
         let mut whole = self.clone();

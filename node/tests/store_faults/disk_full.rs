@@ -1,6 +1,8 @@
 //! The disk is full, or a sync fails: the store stops writing, says so, reads on, and has lost
 //! nothing once there is space again.
 
+use std::ops::Range;
+
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
@@ -8,6 +10,8 @@ use super::{
     record,
     workload::{Judgement, Place, Promised, Workload, seed},
 };
+
+const WITNESS_BYTES: u64 = 8 << 20;
 
 fn stopped(workload: &Workload, variable: (&str, &str)) -> (Place, Promised) {
     let place = Place::new();
@@ -31,19 +35,19 @@ fn a_full_disk_stops_the_writing_and_loses_nothing() {
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..6 {
         let workload = Workload::small(random.random());
-        let space = random.random_range(60_000..400_000).to_string();
+        let space = (WITNESS_BYTES + random.random_range(60_000..400_000)).to_string();
         let (place, promised) = stopped(&workload, ("POWER_LOSS_SPACE", &space));
         assert_kept(&promised, &place, &workload, &format!("seed {seed}, {space} bytes"));
     }
 }
 
 /// The first syncs are those of the creation.
-fn assert_failed_syncs_lose_nothing(file: &str, first: u64) {
+fn assert_failed_syncs_lose_nothing(file: &str, syncs: Range<u64>) {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     for _ in 0..6 {
-        let workload = Workload::small(random.random());
-        let failing = format!("{file}:{}", random.random_range(first..60));
+        let workload = Workload { rounds: 400, ..Workload::small(random.random()) };
+        let failing = format!("{file}:{}", random.random_range(syncs.clone()));
         let (place, promised) = stopped(&workload, ("POWER_LOSS_FAIL_SYNC", &failing));
         let mut disk = Disk::new();
         record::read(&place.log()).iter().for_each(|call| disk.call(call));
@@ -56,10 +60,10 @@ fn assert_failed_syncs_lose_nothing(file: &str, first: u64) {
 
 #[test]
 fn a_failed_sync_stops_the_writing_and_loses_nothing_even_if_the_power_goes_then() {
-    assert_failed_syncs_lose_nothing(".jnl", 16);
+    assert_failed_syncs_lose_nothing(".jnl", 16..24);
 }
 
 #[test]
 fn so_does_a_failed_sync_of_the_witness() {
-    assert_failed_syncs_lose_nothing("witness", 8);
+    assert_failed_syncs_lose_nothing("witness", 8..60);
 }

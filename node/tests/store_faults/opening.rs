@@ -18,10 +18,17 @@ use shoal_protocol::Seq;
 use super::workload::{self, Place, group};
 
 const COMMITS: u64 = 20;
+/// Of a slot in the witness.
+const COPY_BYTES: usize = 128 << 10;
 
-/// A store with one group of one record a commit, closed.
+/// A store with one group of one record a commit, closed. The witness holds every commit whole.
 fn written() -> Place {
     written_with(b"a record")
+}
+
+/// The same, with commits too big for the witness, which has their numbers.
+fn written_by_number() -> Place {
+    written_with(&[7; 140_000])
 }
 
 fn written_with(record: &'static [u8]) -> Place {
@@ -49,7 +56,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn records(root: &Path) -> usize {
-    let limit = ReadLimit { records_max: 1000, bytes_max: 1 << 20 };
+    let limit = ReadLimit { records_max: 1000, bytes_max: 8 << 20 };
     block_on(async { open(root).unwrap().read(group(1), Seq::FIRST, limit).await.unwrap().len() })
 }
 
@@ -119,10 +126,10 @@ fn a_witness_of_another_format_is_refused_whatever_is_accepted() {
     let mut bytes = fs::read(&witness).unwrap();
     let format = b"witness".len();
     let own = bytes[format];
-    let slot_bytes = bytes.len() / 2;
+    let copies = (0..bytes.len()).step_by(COPY_BYTES).filter(|copy| bytes[*copy..].starts_with(b"witness"));
+    let copies: Vec<_> = copies.collect();
     let mut set_format = |number| {
-        bytes[format] = number;
-        bytes[slot_bytes + format] = number;
+        copies.iter().for_each(|copy| bytes[copy + format] = number);
         fs::write(&witness, &bytes).unwrap();
     };
     set_format(9);
@@ -166,7 +173,7 @@ fn a_list_of_tables_that_has_changed_is_kept_from_the_engine() {
 
 #[test]
 fn a_journal_damaged_in_the_middle_is_reported_and_left_as_it_is() {
-    let place = written();
+    let place = written_by_number();
     let batches = batches(&place.root());
     let file = File::options().write(true).open(journal(&place.root())).unwrap();
     // The engine takes this for the end, and would cut off what follows.
@@ -183,7 +190,7 @@ fn a_journal_damaged_in_the_middle_is_reported_and_left_as_it_is() {
 
 #[test]
 fn a_batch_whose_place_in_the_order_has_changed_is_found() {
-    let place = written();
+    let place = written_by_number();
     let start = batches(&place.root())[10];
     let file = File::options().read(true).write(true).open(journal(&place.root())).unwrap();
     let mut order = [0; 8];
@@ -203,53 +210,57 @@ fn cut_commits(root: &Path, count: usize) {
 }
 
 #[test]
-fn the_last_commit_is_written_again_from_the_witness() {
-    let place = written();
-    let whole = batches(&place.root());
-    cut_commits(&place.root(), 1);
-    assert_eq!(records(&place.root()), 20);
-    assert_eq!(batches(&place.root()), whole, "the journal has it again");
-    assert_eq!(records(&place.root()), 20);
-    assert_eq!(batches(&place.root()), whole, "and has it once");
+fn the_last_commits_are_written_again_from_the_witness() {
+    for missing in [1, 2, 7, 20] {
+        let place = written();
+        let whole = batches(&place.root());
+        cut_commits(&place.root(), missing);
+        assert_eq!(records(&place.root()), 20, "{missing} were missing");
+        assert_eq!(batches(&place.root()), whole, "the journal has them again");
+        assert_eq!(records(&place.root()), 20);
+        assert_eq!(batches(&place.root()), whole, "and has them once");
+    }
 }
 
 #[test]
-fn a_damaged_last_commit_is_written_again_from_the_witness() {
-    for damaged_at in [0, 3, 40, 90] {
+fn so_are_those_from_a_damaged_one_on() {
+    for (commit, damaged_at) in [(1, 0), (1, 3), (1, 40), (1, 90), (2, 40), (9, 3), (20, 90)] {
         let place = written();
         let batches = batches(&place.root());
         let file = File::options().write(true).open(journal(&place.root())).unwrap();
-        file.write_all_at(&[0xff], batches[batches.len() - 2] + damaged_at).unwrap();
-        assert_eq!(records(&place.root()), 20, "damaged at {damaged_at}");
+        file.write_all_at(&[0xff], batches[batches.len() - 1 - commit] + damaged_at).unwrap();
+        assert_eq!(records(&place.root()), 20, "{commit} from the end is damaged at {damaged_at}");
         assert_eq!(records(&place.root()), 20);
     }
 }
 
 #[test]
-fn a_journal_without_more_than_its_last_commit_is_refused() {
+fn commits_are_written_again_though_a_table_holds_them() {
     let place = written();
-    cut_commits(&place.root(), 2);
-    let said = refused(&place.root());
-    assert!(
-        said.contains("commits up to 21 were acknowledged") && said.contains("after commit 20"),
-        "{said}"
-    );
-    accept(&place.root());
-    assert_eq!(records(&place.root()), 18, "the witness's commit does not follow these, and is not written");
-    assert_eq!(records(&place.root()), 18);
+    let end = *batches(&place.root()).last().unwrap();
+    let open = || fjall::Database::builder(place.root().join("engine")).open();
+    let database = workload::when_free(open, |error| matches!(error, fjall::Error::Locked)).unwrap();
+    let store = database.keyspace("store", fjall::KeyspaceCreateOptions::default).unwrap();
+    store.rotate_memtable_and_wait().unwrap();
+    drop((store, database));
+    assert_eq!(*batches(&place.root()).last().unwrap(), end, "the journal is there still");
+    cut_commits(&place.root(), 3);
+    assert_eq!(records(&place.root()), 20);
+    assert_eq!(records(&place.root()), 20, "no number is missing in the journal");
 }
 
 #[test]
-fn a_journal_without_a_last_commit_too_big_for_the_witness_is_refused() {
-    let place = written_with(&[7; 20_000]);
-    cut_commits(&place.root(), 1);
-    let said = refused(&place.root());
-    assert!(
-        said.contains("commits up to 22 were acknowledged") && said.contains("after commit 21"),
-        "{said}"
-    );
-    accept(&place.root());
-    assert_eq!(records(&place.root()), 19);
+fn a_journal_without_commits_too_big_for_the_witness_is_refused() {
+    for missing in [1, 2] {
+        let place = written_by_number();
+        cut_commits(&place.root(), missing);
+        let said = refused(&place.root());
+        let readable = format!("after commit {}", 22 - missing);
+        assert!(said.contains("commits up to 22 were acknowledged") && said.contains(&readable), "{said}");
+        accept(&place.root());
+        assert_eq!(records(&place.root()), 20 - missing);
+        assert_eq!(records(&place.root()), 20 - missing);
+    }
 }
 
 /// Changes the database behind the store's back.

@@ -64,22 +64,62 @@ fn the_record_is_complete() {
     assert!(calls.iter().any(|call| is_table(&call)), "the engine has written a table");
 }
 
+/// In the witness: of two copies each.
+const SLOT_BYTES: u64 = 256 << 10;
+
+/// What the witness is told of a commit, where a call tells it anything: is it whole?
+fn told(call: &Call) -> Option<bool> {
+    const OPERATIONS_BYTES_AT: usize = 7 + 1 + 8 + 8;
+    match call {
+        Call::Write { path, data, .. } if path == "/store/witness" => {
+            Some(data[OPERATIONS_BYTES_AT..][..4] != [0; 4])
+        }
+        _ => None,
+    }
+}
+
 #[test]
-fn nothing_is_acknowledged_before_both_journal_and_witness_are_synced() {
-    // The last one's commits are too big for the witness, and told by number.
-    for (slow, record_bytes_max) in [(".jnl", 600), ("witness", 600), ("witness", 40_000)] {
+fn nothing_is_acknowledged_before_it_is_synced_whole_in_the_witness_or_in_both() {
+    for (slow, record_bytes_max) in [("witness", 600), (".jnl", 80_000), ("witness", 80_000)] {
         let workload = Workload { tasks: 1, rounds: 20, record_bytes_max, ..Workload::small(seed()) };
         let (calls, _place) = recorded(&workload, &[("POWER_LOSS_SLOW_SYNC", slow)]);
-        let mut disk = Disk::new();
+        let (mut disk, mut is_whole, mut seen) = (Disk::new(), false, [0, 0]);
         for call in &calls {
             disk.call(call);
+            is_whole = told(call).unwrap_or(is_whole);
             if let Call::Acknowledge { line } = call {
-                for file in ["/store/engine/0.jnl", "/store/witness"] {
-                    assert!(disk.is_synced(file), "{file} was not, at {line}");
-                }
+                seen[usize::from(is_whole)] += 1;
+                assert!(disk.is_synced("/store/witness"), "the witness was not, at {line}");
+                assert!(is_whole || disk.is_synced("/store/engine/0.jnl"), "the journal was not, at {line}");
             }
         }
+        assert_eq!(seen[0] > 0, record_bytes_max > 600, "{seen:?} commits were told by number, and whole");
     }
+}
+
+#[test]
+fn no_slot_of_the_witness_is_used_again_before_its_commit_is_synced_in_the_journal() {
+    let workload = Workload { tasks: 1, rounds: 300, ..Workload::small(seed()) };
+    let (calls, _place) = recorded(&workload, &[("POWER_LOSS_SLOW_SYNC", ".jnl")]);
+    let (mut disk, mut slots, mut last, mut again) = (Disk::new(), BTreeMap::new(), None, 0);
+    for (number, call) in calls.iter().enumerate() {
+        if let (Some(is_whole), Call::Write { at, .. }) = (told(call), call)
+            && at % SLOT_BYTES == 0
+        {
+            // A commit is in the journal when the next one begins.
+            if let Some(before) = last.filter(|before| before != at) {
+                slots.entry(before).and_modify(|(_, begins)| *begins = number);
+            }
+            if let Some((true, begins)) = slots.insert(*at, (is_whole, usize::MAX)) {
+                again += 1;
+                let journal = disk.unsynced_since("/store/engine/0.jnl");
+                assert!(journal.is_none_or(|since| since > begins), "call {number} at {at}");
+            }
+            last = Some(*at);
+        }
+        disk.call(call);
+    }
+    assert!(again > 50, "only {again} were used again");
 }
 
 #[test]
@@ -96,13 +136,9 @@ fn what_was_acknowledged_survives_a_power_loss_at_any_moment() {
 #[test]
 fn commits_told_whole_and_by_number_survive_in_any_mixture() {
     let seed = seed();
-    let workload = Workload { record_bytes_max: 4_000, memtable_bytes: 1 << 20, ..Workload::small(seed) };
+    let workload = Workload { record_bytes_max: 40_000, memtable_bytes: 4 << 20, ..Workload::small(seed) };
     let mut random = StdRng::seed_from_u64(seed);
     let (calls, _place) = recorded(&workload, &[]);
-    let told = |call: &Call| match call {
-        Call::Write { path, data, .. } if path == "/store/witness" => Some(data.len() > 100),
-        _ => None,
-    };
     let told: Vec<_> = calls.iter().filter_map(told).collect();
     assert!(told.contains(&true) && told.contains(&false), "seed {seed}: {told:?}");
     let moments = some_moments(&calls, 60, &mut random);
@@ -131,6 +167,17 @@ fn without_the_journals_syncs_the_witness_finds_the_loss() {
     let outcomes = crash_at(&calls, &moments, &workload, &mut random);
     assert!(outcomes.contains_key("refused"), "seed {seed}: {outcomes:#?}");
     assert!(!outcomes.contains_key("broken"), "seed {seed}: {outcomes:#?}");
+}
+
+#[test]
+fn without_the_witnesss_syncs_the_same_test_finds_a_loss() {
+    let seed = seed();
+    let workload = Workload::small(seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let (calls, _place) = recorded(&workload, &[("POWER_LOSS_IGNORE_SYNC", "witness")]);
+    let moments = some_moments(&calls, 60, &mut random);
+    let outcomes = crash_at(&calls, &moments, &workload, &mut random);
+    assert!(outcomes.contains_key("broken"), "seed {seed}: {outcomes:#?}");
 }
 
 #[test]
