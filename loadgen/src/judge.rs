@@ -9,9 +9,11 @@ use tokio::time::Instant;
 
 use crate::{
     checker::{Content, GroupChecker, MessageId, Verdict},
+    lag::Lags,
     payload::Payload,
     plan::{Due, Habit, MemberId, Plan},
     report::{Latencies, Quantiles},
+    timeline::{Step, Timeline},
 };
 
 /// Judges what all clients of a run send and get.
@@ -23,8 +25,10 @@ pub struct Judge {
     groups: Vec<Mutex<GroupChecker>>,
     /// Of each group's members.
     habits: Vec<Vec<Habit>>,
+    lags: Vec<Mutex<Lags>>,
     publish: Mutex<Latencies>,
     delivery: Mutex<Latencies>,
+    timeline: Mutex<Timeline>,
 }
 
 /// How far a run is.
@@ -52,8 +56,10 @@ impl Judge {
             begun,
             habits,
             groups: plan.groups().iter().enumerate().map(checker).collect(),
+            lags: plan.groups().iter().map(|members| Mutex::new(Lags::new(*members))).collect(),
             publish: Mutex::default(),
             delivery: Mutex::default(),
+            timeline: Mutex::new(Timeline::new(plan.duration())),
         }
     }
 
@@ -77,9 +83,13 @@ impl Judge {
 
     /// Its receipt came: durable at `seq`.
     pub fn acknowledged(&self, due: Due, seq: u64) {
+        let now = self.begun.elapsed();
         if self.habit(due.sender) != Habit::Churns {
-            lock(&self.publish).record(self.since(due.at));
+            let latency = now.saturating_sub(due.at);
+            lock(&self.publish).record(latency);
+            lock(&self.timeline).acknowledged(now, latency);
         }
+        lock(&self.lags[due.sender.group as usize]).known(seq, now);
         self.group(due.sender.group).acknowledged(message(due), seq);
     }
 
@@ -95,6 +105,7 @@ impl Judge {
 
     /// A member's app got the message at `seq`.
     pub fn delivered(&self, member: MemberId, seq: u64, bytes: &[u8]) {
+        lock(&self.lags[member.group as usize]).had(member.member, seq, self.begun.elapsed());
         let content = match Payload::decode(bytes, self.run, member.group) {
             Ok(received) => {
                 self.time(member, &received.payload);
@@ -151,6 +162,20 @@ impl Judge {
         lock(&self.delivery).quantiles()
     }
 
+    /// The longest that a member was behind the first to have a message; none where it leaves or stops
+    /// reading, which is not lag.
+    #[must_use]
+    pub fn worst_lag(&self, member: MemberId) -> Option<Duration> {
+        let is_steady = self.habit(member) == Habit::Steady;
+        is_steady.then(|| lock(&self.lags[member.group as usize]).worst(member.member))
+    }
+
+    /// What happened when.
+    #[must_use]
+    pub fn timeline(&self) -> Vec<Step> {
+        lock(&self.timeline).steps()
+    }
+
     /// The verdict, once nothing more will come: the judge forgets all it knew.
     #[must_use]
     pub fn finish(&self) -> Verdict {
@@ -170,7 +195,10 @@ impl Judge {
     fn time(&self, receiver: MemberId, payload: &Payload) {
         let sender = MemberId { group: payload.group, member: payload.sender };
         if self.habit(receiver) == Habit::Steady && self.habit(sender) != Habit::Churns {
-            lock(&self.delivery).record(self.since(Duration::from_nanos(payload.intended_ns)));
+            let now = self.begun.elapsed();
+            let latency = now.saturating_sub(Duration::from_nanos(payload.intended_ns));
+            lock(&self.delivery).record(latency);
+            lock(&self.timeline).delivered(now, latency);
         }
     }
 
@@ -178,10 +206,6 @@ impl Judge {
     fn habit(&self, member: MemberId) -> Habit {
         let of_group = self.habits.get(member.group as usize);
         of_group.and_then(|habits| habits.get(member.member as usize)).copied().unwrap_or(Habit::Steady)
-    }
-
-    fn since(&self, intended: Duration) -> Duration {
-        self.begun.elapsed().saturating_sub(intended)
     }
 }
 
@@ -202,7 +226,7 @@ mod tests {
 
     /// A perfect group of three, with what one member gets spoilt on the way to the judge.
     fn run(how: Option<Sabotage>) -> Report {
-        let shape = Shape { groups: 1, members: 3 };
+        let shape = Shape::new(1, 3);
         let plan = Plan::new(&[shape], Duration::from_secs(1), 0.0, 0.0, 1);
         let judge = Judge::new(1, Instant::now(), &plan);
         let mut saboteur = how.map(Saboteur::new);

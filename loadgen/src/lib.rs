@@ -25,6 +25,10 @@ pub mod sabotage;
 
 pub mod judge;
 
+pub mod lag;
+
+pub mod timeline;
+
 mod setup;
 
 mod member;

@@ -27,7 +27,7 @@ pub struct Options {
     /// Members of each group, each a client with a connection of its own [default: 10]
     #[arg(long, value_name = "M")]
     pub members: Option<u32>,
-    /// Further groups, as in --shape 10x10 --shape 3x300: ten of 10 members and three of 300
+    /// Further groups, as in --shape 10x10 --shape 3x300: ten of 10 members and three of 300; in --shape 1x200/2000, 200 of 2,000 are connected
     #[arg(long = "shape", value_name = "NxM")]
     pub shapes: Vec<Shape>,
     /// Messages a second over all groups
@@ -104,7 +104,7 @@ impl Options {
         let mut shapes = self.shapes.clone();
         if shapes.is_empty() || self.groups.is_some() {
             let groups = self.groups.unwrap_or(GROUPS);
-            shapes.insert(0, Shape { groups, members: self.members.unwrap_or(MEMBERS) });
+            shapes.insert(0, Shape::new(groups, self.members.unwrap_or(MEMBERS)));
         }
         shapes
     }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn groups_and_shapes_go_together() {
-        let shape = Shape { groups: 2, members: 30 };
+        let shape = Shape::new(2, 30);
         assert_eq!(groups(|_| ()), [10]);
         assert_eq!(groups(|options| options.groups = Some(3)), [10, 10, 10]);
         assert_eq!(groups(|options| options.members = Some(5)), [5]);

@@ -7,13 +7,23 @@ use std::{fmt, ops::Range, str::FromStr, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-/// So many groups of so many members: `10x300`.
+/// So many groups of so many members: `10x300`; `1x200/2000` where 200 of 2,000 are connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// How many groups.
     pub groups: u32,
-    /// Members in each.
+    /// Members of each who are connected.
     pub members: u32,
+    /// Members of each who are not.
+    pub offline: u32,
+}
+
+impl Shape {
+    /// Groups whose members are all connected.
+    #[must_use]
+    pub const fn new(groups: u32, members: u32) -> Self {
+        Self { groups, members, offline: 0 }
+    }
 }
 
 impl FromStr for Shape {
@@ -21,17 +31,23 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let shape = text.split_once('x').and_then(|(groups, members)| {
-            Some(Self { groups: groups.parse().ok()?, members: members.parse().ok()? })
+            let (members, all) = members.split_once('/').unwrap_or((members, members));
+            let (members, all): (u32, u32) = (members.parse().ok()?, all.parse().ok()?);
+            Some(Self { groups: groups.parse().ok()?, members, offline: all.checked_sub(members)? })
         });
-        shape
-            .filter(|shape| shape.groups > 0 && shape.members > 0)
-            .ok_or_else(|| format!("a shape is GROUPSxMEMBERS, as in 3x300, not {text:?}"))
+        shape.filter(|shape| shape.groups > 0 && shape.members > 0).ok_or_else(|| {
+            format!("a shape is GROUPSxMEMBERS, as in 3x300, or GROUPSxCONNECTED/MEMBERS, not {text:?}")
+        })
     }
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}", self.groups, self.members)
+        write!(f, "{}x{}", self.groups, self.members)?;
+        if self.offline > 0 {
+            write!(f, "/{}", u64::from(self.members) + u64::from(self.offline))?;
+        }
+        Ok(())
     }
 }
 
@@ -70,6 +86,7 @@ pub struct Due {
 #[derive(Debug, Clone)]
 pub struct Plan {
     groups: Vec<u32>,
+    offline: Vec<u32>,
     habits: Vec<Habit>,
     seed: u64,
     duration: Duration,
@@ -86,8 +103,9 @@ impl Plan {
         churn_percent: f64,
         seed: u64,
     ) -> Self {
-        let groups: Vec<_> =
-            shapes.iter().flat_map(|shape| (0..shape.groups).map(|_| shape.members)).collect();
+        let all = || shapes.iter().flat_map(|shape| (0..shape.groups).map(|_| *shape));
+        let groups: Vec<_> = all().map(|shape| shape.members).collect();
+        let offline = all().map(|shape| shape.offline).collect();
         let members = groups.iter().map(|&members| members as usize).sum::<usize>();
         let share = |percent: f64| (members as f64 * percent / 100.0).round() as usize;
         let slow = share(slow_percent).min(members);
@@ -96,13 +114,18 @@ impl Plan {
         habits[..slow].fill(Habit::Slow);
         habits[slow..slow + churning].fill(Habit::Churns);
         habits.shuffle(&mut StdRng::seed_from_u64(seed));
-        Self { groups, habits, seed, duration }
+        Self { groups, offline, habits, seed, duration }
     }
 
-    /// The members of each group.
+    /// The connected members of each group.
     #[must_use]
     pub fn groups(&self) -> &[u32] {
         &self.groups
+    }
+
+    /// All members of each group, those who are not connected among them.
+    pub fn listed(&self) -> impl Iterator<Item = u32> + '_ {
+        self.groups.iter().zip(&self.offline).map(|(connected, offline)| connected.saturating_add(*offline))
     }
 
     /// Every member with its habit, group by group.
@@ -168,13 +191,18 @@ impl Plan {
 mod tests {
     use super::*;
 
-    const MIXED: [Shape; 2] = [Shape { groups: 10, members: 10 }, Shape { groups: 3, members: 300 }];
+    const MIXED: [Shape; 2] = [Shape::new(10, 10), Shape::new(3, 300)];
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_shape_is_groups_by_members() {
-        assert_eq!("3x300".parse(), Ok(Shape { groups: 3, members: 300 }));
-        for wrong in ["", "3", "x", "0x3", "3x0", "-1x3", "3x300x2"] {
+        assert_eq!("3x300".parse(), Ok(Shape::new(3, 300)));
+        let large = Shape { groups: 1, members: 200, offline: 1800 };
+        assert_eq!("1x200/2000".parse(), Ok(large));
+        assert_eq!(large.to_string(), "1x200/2000");
+        let plan = Plan::new(&[Shape::new(2, 3), large], MINUTE, 0.0, 0.0, 1);
+        assert_eq!((plan.groups(), plan.listed().collect::<Vec<_>>()), (&[3, 3, 200][..], vec![3, 3, 2000]));
+        for wrong in ["", "3", "x", "0x3", "3x0", "-1x3", "3x300x2", "3x300/", "3x300/299"] {
             assert!(wrong.parse::<Shape>().is_err(), "{wrong}");
         }
     }

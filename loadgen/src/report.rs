@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::checker::Verdict;
+use crate::{checker::Verdict, timeline::Step};
 
 /// The longest latency told apart, in microseconds: ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -24,6 +24,23 @@ impl Default for Latencies {
 }
 
 impl Latencies {
+    /// Told to 1 %, in a tenth of the memory: for many of them.
+    #[must_use]
+    pub fn coarse() -> Self {
+        Self(Histogram::new_with_bounds(1, LATENCY_US_MAX, 2).expect("these bounds are valid"))
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Takes one in.
     pub fn record(&mut self, latency: Duration) {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX));
@@ -113,6 +130,15 @@ pub struct Report {
     /// From the intended moment to an app, without senders that leave, and without receivers that
     /// leave or stop reading.
     pub delivery_latency_ms: Quantiles,
+    /// The longest that a member who kept its session was behind the first to have a message, without
+    /// those who leave or stop reading.
+    pub kept_lag_ms: f64,
+    /// The same for those who lost theirs.
+    pub moved_lag_ms: f64,
+    /// How many these were.
+    pub moved: u64,
+    /// What happened when.
+    pub timeline: Vec<Step>,
     /// How long messages were sent.
     pub seconds: f64,
     /// How long it took, after the last, until everything had arrived.
@@ -171,6 +197,11 @@ impl fmt::Display for Report {
         line("receipt after", self.publish_latency_ms.to_string())?;
         line("delivered after", self.delivery_latency_ms.to_string())?;
         line("reconnects", format!("{}, gaps refilled {}", self.reconnects, self.gaps_refilled))?;
+        let moved = match self.moved {
+            0 => String::new(),
+            moved => format!("; {:.1} ms of the {moved} that lost their session", self.moved_lag_ms),
+        };
+        line("longest lag", format!("{:.1} ms{moved}", self.kept_lag_ms))?;
         if self.restarts + self.pauses > 0 {
             line(
                 "clients",

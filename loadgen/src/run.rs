@@ -61,10 +61,11 @@ pub async fn run(options: Options) -> Result<Report, SetupError> {
     report.drain_seconds = drained.elapsed().as_secs_f64();
     sleep(LINGER).await;
     stop.send_replace(true);
-    crew.finish(&mut report).await;
+    crew.finish(&mut report, &judge).await;
     display.finish();
     report.publish_latency_ms = judge.publish_latency();
     report.delivery_latency_ms = judge.delivery_latency();
+    report.timeline = judge.timeline();
     report.judge(judge.finish());
     Ok(report)
 }
@@ -123,7 +124,7 @@ impl Crew {
     }
 
     /// Waits for all members to end, and takes in what they counted.
-    async fn finish(mut self, report: &mut Report) {
+    async fn finish(mut self, report: &mut Report, judge: &Judge) {
         while let Some(ended) = self.members.join_next().await {
             let (id, counts, ended) = match ended {
                 Ok(member) => member,
@@ -132,6 +133,12 @@ impl Crew {
                     continue;
                 }
             };
+            if let Some(lag) = judge.worst_lag(id) {
+                let kept = counts.reconnects == 0;
+                let worst = if kept { &mut report.kept_lag_ms } else { &mut report.moved_lag_ms };
+                *worst = worst.max(lag.as_secs_f64() * 1000.0);
+                report.moved += u64::from(!kept);
+            }
             report.gaps_refilled += counts.gaps_refilled;
             report.reconnects += counts.reconnects;
             report.parked += counts.parked;

@@ -120,10 +120,8 @@ impl<'a> Setup<'a> {
         let config = self.config(&user, true, 0, Arc::new(UdpTransport::new()));
         let node = self.options.nodes.join(", ");
         let admin = Client::connect(config).await.map_err(|source| SetupError::Admin { node, source })?;
-        stream::iter((0..).zip(plan.groups()).map(Ok))
-            .try_for_each_concurrent(MAKING_MAX, |(number, &members)| {
-                self.make_group(&admin, number, members)
-            })
+        stream::iter((0..).zip(plan.listed()).map(Ok))
+            .try_for_each_concurrent(MAKING_MAX, |(number, members)| self.make_group(&admin, number, members))
             .await?;
         admin.close().await;
         Ok(())

@@ -127,7 +127,7 @@ async fn a_run_that_cannot_begin_exits_with_2_and_says_what_to_do() {
 async fn clients_that_stop_reading_or_leave_and_come_back_miss_nothing() {
     let served = Served::start().await;
     let mut options = Options::new(served.addr(), served.data.path());
-    options.shapes = vec![Shape { groups: 2, members: 10 }];
+    options.shapes = vec![Shape::new(2, 10)];
     options.rate = 400.0;
     options.duration = Duration::from_secs(4);
     options.slow = 20.0;

@@ -14,7 +14,7 @@ const CLIENTS: u64 = 60;
 
 pub(crate) fn options(machine: &Machine, seconds: u64) -> Options {
     let mut options = Options::new(machine.address().to_string(), machine.data());
-    options.shapes = vec![Shape { groups: 3, members: 10 }, Shape { groups: 1, members: 30 }];
+    options.shapes = vec![Shape::new(3, 10), Shape::new(1, 30)];
     options.rate = 100.0;
     options.duration = Duration::from_secs(seconds);
     options

@@ -1,0 +1,74 @@
+//! How far behind the first to have a message each member of a group is: what an outage elsewhere
+//! must not change.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// Messages of which is known when they were there first; one that is older counts from the oldest.
+const KNOWN_MAX: usize = 65_536;
+
+/// The lags of one group. Moments are since the run began.
+#[derive(Debug)]
+pub struct Lags {
+    first: BTreeMap<u64, Duration>,
+    worst: Vec<Duration>,
+}
+
+impl Lags {
+    /// Of a group of so many members.
+    #[must_use]
+    pub fn new(members: u32) -> Self {
+        Self { first: BTreeMap::new(), worst: vec![Duration::ZERO; members as usize] }
+    }
+
+    /// The message at `seq` is there: its receipt came, or somebody got it.
+    pub fn known(&mut self, seq: u64, now: Duration) {
+        self.first.entry(seq).or_insert(now);
+        if self.first.len() > KNOWN_MAX {
+            self.first.pop_first();
+        }
+    }
+
+    /// A member has it.
+    pub fn had(&mut self, member: u32, seq: u64, now: Duration) {
+        self.known(seq, now);
+        let first = self.first.range(..=seq).next_back().or_else(|| self.first.first_key_value());
+        let lag = first.map_or(Duration::ZERO, |(_, first)| now.saturating_sub(*first));
+        if let Some(worst) = self.worst.get_mut(member as usize) {
+            *worst = lag.max(*worst);
+        }
+    }
+
+    /// A member's worst.
+    #[must_use]
+    pub fn worst(&self, member: u32) -> Duration {
+        self.worst.get(member as usize).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_counts_from_the_first_who_has_it() {
+        let ms = Duration::from_millis;
+        let mut lags = Lags::new(3);
+        lags.known(1, ms(10));
+        lags.had(0, 1, ms(12));
+        lags.had(1, 1, ms(40));
+        lags.had(2, 2, ms(50));
+        lags.had(0, 2, ms(53));
+        assert_eq!([0, 1, 2].map(|member| lags.worst(member)), [ms(3), ms(30), ms(0)]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut lags = Lags::new(1);
+        for seq in 0..KNOWN_MAX as u64 + 10 {
+            lags.known(seq, Duration::from_secs(seq));
+        }
+        assert_eq!(lags.first.len(), KNOWN_MAX);
+        lags.had(0, 3, Duration::from_secs(100));
+        assert_eq!(lags.worst(0), Duration::from_secs(90), "from the oldest that is known");
+    }
+}
