@@ -64,6 +64,8 @@ pub(super) struct Worker {
     /// As the row said, or a record since.
     layout: Option<Layout>,
     home: Option<Box<Home<Reply>>>,
+    /// Another home took the group over: none is woken here for a while.
+    shut_out: Option<Instant>,
     /// The members whose slots are this node's, once one of them has sent something.
     owner: Option<Box<SubGroup>>,
     parked: Parked,
@@ -89,6 +91,7 @@ impl Worker {
             inputs,
             layout: None,
             home: None,
+            shut_out: None,
             owner: None,
             parked: Parked::default(),
             following: None,
@@ -199,6 +202,9 @@ impl Worker {
         if self.home.is_some() {
             return Ok(());
         }
+        if self.shut_out.is_some_and(|until| until > Instant::now()) {
+            return Err(Refusal::new(Code::Busy, "another home has just taken the group over"));
+        }
         let tail_here = match self.open_tail().await {
             Ok(tail) => tail.tail(),
             Err(refusal) if refusal.code == Code::UnknownGroup && create.is_some() => Seq::FIRST,
@@ -269,8 +275,7 @@ impl Worker {
         };
         let why = Refusal::new(code, error.to_string());
         if matches!(error, AppendError::Fenced { .. }) {
-            self.groups.metrics().fenced.inc();
-            self.step_down(&why);
+            self.be_shut_out();
         } else {
             self.abandon(&why);
         }

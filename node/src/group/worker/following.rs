@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// How long a home that was replaced waits before it takes the group back.
+const SHUT_OUT: Duration = Duration::from_secs(1);
+
 /// Between two attempts to follow, while the store alone says what is new.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -63,7 +66,11 @@ impl Worker {
     pub(super) fn take_place(&mut self) -> Place {
         let place = self.groups.place(Partition::of(self.group));
         match &place {
-            Place::Here => self.following = None,
+            Place::Here => {
+                if self.following.take().is_some() {
+                    self.shut_out = None;
+                }
+            }
             Place::Nowhere => {
                 if self.home.is_some() || self.following.is_some() {
                     self.step_down(&busy("the group has no home at the moment"));
@@ -79,6 +86,15 @@ impl Worker {
             }
         }
         place
+    }
+
+    /// Another home has taken the group over. Until this node hears where it is, or has reason to
+    /// believe that there is none, it does not take the group back: two nodes with different
+    /// placements would shut each other out with every message.
+    pub(super) fn be_shut_out(&mut self) {
+        self.groups.metrics().fenced.inc();
+        self.shut_out = Some(Instant::now() + SHUT_OUT);
+        self.step_down(&busy("another home has taken the group over"));
     }
 
     /// The home here is none any more, and whoever follows it from elsewhere looks for the other.
@@ -167,10 +183,7 @@ impl Worker {
     pub(super) async fn look(&mut self) {
         if let Some(home) = &self.home {
             match self.store.group(self.group).await {
-                Ok(Some(row)) if row.epoch > home.epoch() => {
-                    self.groups.metrics().fenced.inc();
-                    self.step_down(&busy("another home has taken the group over"));
-                }
+                Ok(Some(row)) if row.epoch > home.epoch() => self.be_shut_out(),
                 _ => return,
             }
         }
