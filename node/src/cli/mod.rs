@@ -4,6 +4,8 @@ mod config;
 
 mod connection;
 
+mod dev_cluster;
+
 mod folder;
 
 mod group;
@@ -74,6 +76,8 @@ enum Command {
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Run several nodes on this machine, for development.
+    DevCluster(dev_cluster::DevCluster),
 }
 
 /// Where the node's data folder is, for commands that sign tokens.
@@ -110,6 +114,7 @@ fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
             status.run(output)
         }
         Command::Config(command) => command.run(&cli.shared, output),
+        Command::DevCluster(cluster) => cluster.run(&cli.shared, output),
     }
 }
 

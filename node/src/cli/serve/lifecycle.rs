@@ -69,13 +69,13 @@ impl Phase {
 }
 
 /// SIGINT and SIGTERM.
-pub(super) struct Signals {
+pub(in crate::cli) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    pub(super) fn install() -> anyhow::Result<Self> {
+    pub(in crate::cli) fn install() -> anyhow::Result<Self> {
         let install = |kind| signal(kind).context("signals cannot be handled");
         Ok(Self {
             interrupt: install(SignalKind::interrupt())?,
@@ -84,7 +84,7 @@ impl Signals {
     }
 
     /// Waits for either. Cancellation safe.
-    async fn next(&mut self) {
+    pub(in crate::cli) async fn next(&mut self) {
         tokio::select! {
             biased;
             _ = self.interrupt.recv() => {}

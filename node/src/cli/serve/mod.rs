@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use super::{Shared, config::Sources, config::flag, folder::Folder, log};
 use announce::Announcement;
+pub(super) use lifecycle::Signals;
 use lifecycle::{Phase, Running};
 use sockets::Sockets;
 
@@ -90,7 +91,7 @@ impl Serve {
 
 /// From the folder to the last client.
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let signals = lifecycle::Signals::install()?;
+    let signals = Signals::install()?;
     let folder = Folder::open_or_create(&config).context("data folder")?;
     let sockets = Sockets::bind(&config).await?;
     let metrics = Arc::new(Metrics::new());

@@ -1,4 +1,4 @@
-//! Private etcd and PostgreSQL servers for tests: real ones, on free loopback ports, in temporary
+//! Private etcd and PostgreSQL servers for tests and development: real ones, on free loopback ports, in temporary
 //! folders. They end with whoever started them, however that ends.
 //!
 //! `shoal-engines COMMAND` (this crate's binary) starts one of each for all tests that the command
@@ -14,6 +14,21 @@ use std::sync::{Mutex, OnceLock};
 
 pub use etcd::Etcd;
 pub use postgres::Postgres;
+
+/// The Debian packages of what is needed and not installed.
+#[must_use]
+pub fn missing() -> Vec<&'static str> {
+    let is_missing =
+        |program: &str, folders: &[std::path::PathBuf]| process::look_for(program, folders).is_none();
+    let mut missing = Vec::new();
+    if is_missing("etcd", &[]) {
+        missing.push("etcd-server");
+    }
+    if is_missing("postgres", &postgres::folders()) {
+        missing.push("postgresql");
+    }
+    missing
+}
 
 /// Where `shoal-engines` says which PostgreSQL it has started.
 pub const POSTGRES_VARIABLE: &str = "SHOAL_TEST_POSTGRES";

@@ -59,7 +59,8 @@ impl Process {
     /// Starts a server that keeps its files in `dir`; its output goes to the `log` there.
     pub(crate) fn start(program: &Path, arguments: &[String], user: Option<User>, dir: &Path) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh"]).arg(dir).arg(program).args(arguments);
+        // A signal from the terminal is for whoever started it.
+        command.process_group(0).args(["-c", GUARD, "sh"]).arg(dir).arg(program).args(arguments);
         if let Some(User { uid, gid }) = user {
             command.gid(gid).uid(uid);
         }
@@ -133,10 +134,14 @@ pub(crate) fn free_port() -> u16 {
 
 /// A program on the path or in one of these folders.
 pub(crate) fn find(program: &str, folders: &[PathBuf], package: &str) -> PathBuf {
+    look_for(program, folders).unwrap_or_else(|| panic!("{program} is missing: apt-get install {package}"))
+}
+
+/// The same, if it is there.
+pub(crate) fn look_for(program: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
+    std::env::split_paths(&path)
         .chain(folders.iter().cloned())
         .map(|folder| folder.join(program))
-        .find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{program} is missing: apt-get install {package}"))
+        .find(|path| path.is_file())
 }

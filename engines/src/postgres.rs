@@ -130,13 +130,17 @@ impl Postgres {
     }
 }
 
-/// Debian keeps the server's programs off the path, by version.
 fn program(name: &str) -> PathBuf {
+    find(name, &folders(), "postgresql")
+}
+
+/// Debian keeps the server's programs off the path, by version; the latest first.
+pub(crate) fn folders() -> Vec<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
     folders.sort();
     folders.reverse();
-    find(name, &folders, "postgresql")
+    folders
 }
 
 /// PostgreSQL refuses to run as root: then it runs as the user that its package has made.
