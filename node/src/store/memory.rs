@@ -26,7 +26,7 @@ use super::{
     model::Model,
     write::{Write, Written},
 };
-pub use disk::{MemoryDisk, MemoryFault};
+pub use disk::{MemoryDisk, MemoryFault, MemoryWrite};
 use disk::{Pending, dead};
 
 /// How long things take, in tokio's time.

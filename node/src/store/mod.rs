@@ -54,7 +54,7 @@ use bytes::Bytes;
 use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId, wire};
 
 pub use self::{fjall::FjallStore, open::OpenError};
-pub use memory::{MemoryDisk, MemoryFault, MemoryStore, MemoryTiming};
+pub use memory::{MemoryDisk, MemoryFault, MemoryStore, MemoryTiming, MemoryWrite};
 pub use postgres::{PostgresError, PostgresStore};
 
 /// A number in the group's row that only grows: a write under an old one is refused.

@@ -2,16 +2,18 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use shoal_protocol::{GroupId, Seq};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::store::{
-    AppendError, StoreError,
+    AppendError, Epoch, GroupRow, StoreError,
     model::Model,
     write::{Write, Written},
 };
@@ -30,6 +32,34 @@ pub enum MemoryFault {
     Read,
 }
 
+/// What became durable of a group, whoever was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryWrite {
+    /// A home was activated: its epoch, and the tail it read.
+    Activated {
+        /// Which group.
+        group: GroupId,
+        /// The epoch that holds from now on.
+        epoch: Epoch,
+        /// The tail in the row.
+        tail: Seq,
+    },
+    /// Records were appended.
+    Appended {
+        /// Which group.
+        group: GroupId,
+        /// Under which epoch.
+        epoch: Epoch,
+        /// The first of them.
+        from: Seq,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Is told of each write as it becomes durable, in their order. The disk is locked meanwhile.
+struct Observer(Box<dyn Fn(MemoryWrite) + Send>);
+
 /// What survives a crash. Cheap to clone; all clones are the same disk.
 #[derive(Debug, Clone)]
 pub struct MemoryDisk(Arc<Mutex<Disk>>);
@@ -45,6 +75,7 @@ pub(super) struct Disk {
     /// Which opening of the disk may use it: a store of an earlier one is a process that is gone.
     pub(super) opening: u64,
     random: StdRng,
+    observer: Option<Observer>,
     /// When the commit under way ends, and when the batch that is being gathered will.
     under_way_until: Option<Instant>,
     gathering_until: Option<Instant>,
@@ -69,6 +100,7 @@ impl MemoryDisk {
             stopped: None,
             opening: 0,
             random: StdRng::seed_from_u64(seed),
+            observer: None,
             under_way_until: None,
             gathering_until: None,
         })))
@@ -85,6 +117,12 @@ impl MemoryDisk {
         self.lock().faults.push(fault);
     }
 
+    /// From now on `observer` is told what becomes durable of groups, in that order. It must not
+    /// use the disk.
+    pub fn observe(&self, observer: impl Fn(MemoryWrite) + Send + 'static) {
+        self.lock().observer = Some(Observer(Box::new(observer)));
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +136,7 @@ impl Disk {
         self.late = None;
         let kept = self.random.random_range(0..=self.pending.len());
         for pending in std::mem::take(&mut self.pending).into_iter().take(kept) {
-            self.durable.apply(pending.write);
+            self.apply(pending.write);
         }
         self.opening += 1;
         (self.under_way_until, self.gathering_until) = (None, None);
@@ -171,7 +209,7 @@ impl Disk {
             self.write_or_not(write);
             Err(AppendError::OutcomeUnknown("injected".into()))
         } else {
-            Ok(self.durable.apply(write))
+            Ok(self.apply(write))
         };
         // Whoever no longer waits has left it open whether it is written.
         drop(outcome.send(answer));
@@ -180,7 +218,7 @@ impl Disk {
     fn write_or_not(&mut self, write: Write) {
         match self.random.random_range(0..3) {
             0 => {}
-            1 => drop(self.durable.apply(write)),
+            1 => drop(self.apply(write)),
             _ => {
                 self.land_late();
                 self.late = Some(write);
@@ -191,7 +229,30 @@ impl Disk {
     /// It states its epoch and tail, so landing late can do no harm to a home that activated again.
     fn land_late(&mut self) {
         if let Some(late) = self.late.take() {
-            self.durable.apply(late);
+            self.apply(late);
+        }
+    }
+
+    fn apply(&mut self, write: Write) -> Written {
+        let Some(Observer(tell)) = &self.observer else { return self.durable.apply(write) };
+        match write {
+            Write::Activate { group, .. } => {
+                let written = self.durable.apply(write);
+                if let Written::Activated(Some(GroupRow { epoch, tail, .. })) = &written {
+                    tell(MemoryWrite::Activated { group, epoch: *epoch, tail: *tail });
+                }
+                written
+            }
+            Write::Append(append) => {
+                let (group, epoch, from) = (append.group, append.epoch, append.expected_tail);
+                let count = append.tail_after().since(from);
+                let written = self.durable.apply(Write::Append(append));
+                if written == Written::Appended(Ok(())) {
+                    tell(MemoryWrite::Appended { group, epoch, from, count });
+                }
+                written
+            }
+            write => self.durable.apply(write),
         }
     }
 
@@ -208,6 +269,12 @@ impl Disk {
             };
             drop(outcome.send(Err(answer)));
         }
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
     }
 }
 

@@ -145,3 +145,28 @@ async fn a_new_opening_shuts_out_the_one_before() {
     assert!(matches!(old.append(append(&row, 1, 1)).await, Err(AppendError::Store(StoreError::Stopped(_)))));
     new.append(append(&row, 1, 1)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_observes_hears_of_what_nobody_was_told() {
+    let disk = MemoryDisk::new(1);
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hears = Arc::clone(&heard);
+    disk.observe(move |write| hears.lock().unwrap().push(write));
+    let store = MemoryStore::open(&disk, MemoryTiming::default());
+    let row = active(&store).await;
+    store.append(append(&row, 1, 2)).await.unwrap();
+    assert!(store.append(append(&row, 1, 1)).await.is_err(), "the tail is another");
+    for from in 3..13 {
+        disk.inject(MemoryFault::OutcomeUnknown);
+        drop(store.append(append(&row, from, 1)).await);
+    }
+    let (mut tail_heard, heard) = (Seq::FIRST, heard.lock().unwrap().clone());
+    assert_eq!(heard[0], MemoryWrite::Activated { group: group(), epoch: row.epoch, tail: Seq::FIRST });
+    for write in &heard[1..] {
+        let MemoryWrite::Appended { from, count, .. } = *write else { panic!("{write:?}") };
+        assert_eq!(from, tail_heard);
+        tail_heard = from.advance(count);
+    }
+    assert!(tail_heard > Seq::new(3).unwrap(), "one of unknown outcome was written");
+    assert_eq!(store.group(group()).await.unwrap().unwrap().tail, tail_heard);
+}
