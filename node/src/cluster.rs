@@ -20,7 +20,8 @@ use crate::{
     peer::{Dialer, Links, PeerTls, Server, ServerParts, endpoint},
 };
 
-/// How often the store is asked whether another home has written to the groups that have theirs here.
+/// How often the store is asked whether another home has written to the groups that have theirs here,
+/// and whether it has left members untold.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What a node among others is made of, besides.
@@ -126,33 +127,24 @@ struct FollowPlacement {
 impl FollowPlacement {
     async fn run(self, mut placement: watch::Receiver<Arc<Placed>>) {
         let mut before = Arc::clone(&placement.borrow_and_update());
-        let mut gained = false;
         self.acting.send_replace(before.version);
-        loop {
-            if gained {
-                // What a home that died has left half told.
-                if let Err(error) = self.groups.finish_notices().await {
-                    tracing::warn!(%error, "notices wait for the next change of placement");
-                }
-            }
-            if placement.changed().await.is_err() {
-                return;
-            }
+        while placement.changed().await.is_ok() {
             let now = Arc::clone(&placement.borrow_and_update());
-            gained = self.act(&before.placement.moves_to(&now.placement), now.version);
+            self.act(&before, &now);
             before = now;
         }
     }
 
-    /// Whether this node has gained something.
-    fn act(&self, moves: &[Move], version: u64) -> bool {
-        let is_mine = |step: &&Move| step.to == self.me || step.from.as_ref() == Some(&self.me);
+    fn act(&self, before: &Placed, now: &Placed) {
+        let moves = before.placement.moves_to(&now.placement);
         let moved: BTreeSet<_> = moves.iter().map(|step| step.partition).collect();
-        self.groups.look_again(|group| moved.contains(&Partition::of(group)));
-        if moves.iter().any(|step| is_mine(&step)) {
-            self.acting.send_replace(version);
+        // Of a placement that went by unseen, a group may have taken what neither of these shows.
+        let saw_all = now.version == before.version + 1;
+        self.groups.look_again(|group| !saw_all || moved.contains(&Partition::of(group)));
+        let is_mine = |step: &Move| step.to == self.me || step.from.as_ref() == Some(&self.me);
+        if moves.iter().any(is_mine) {
+            self.acting.send_replace(now.version);
         }
-        moves.iter().any(|step| step.to == self.me)
     }
 }
 
@@ -162,6 +154,9 @@ async fn look_for_other_homes(groups: Groups) {
     loop {
         looks.tick().await;
         groups.look_for_other_homes().await;
+        if let Err(error) = groups.finish_notices().await {
+            tracing::debug!(%error, "notices wait for the next look");
+        }
     }
 }
 

@@ -200,7 +200,7 @@ impl Groups {
         loop {
             let page = self.store().notices_due(after, PAGE).await?;
             after = page.last().copied();
-            for group in &page {
+            for group in page.iter().filter(|group| self.is_home(**group)) {
                 while self.send(*group, Input::Wake).is_err() {
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
