@@ -152,6 +152,8 @@ impl Worker {
             }
         }
         self.settle_follows().await;
+        // A placement that changed meanwhile has had its look among these.
+        self.take_place();
     }
 
     async fn handle_input(&mut self, home: &Place, input: Input) {
@@ -165,7 +167,7 @@ impl Worker {
             (_, Input::Again(publish, at)) => self.parked.push(publish, at),
             (Place::There(node), input) => self.pass_on(node, input),
             (Place::Here, Input::Follow(follow, to)) => self.follows.push((follow, to)),
-            (Place::Here, Input::Look) => self.look().await,
+            (Place::Here, Input::Look) => self.look_or_warn().await,
             (Place::Here, input) => {
                 let create = self.create_for(&input);
                 if let Err(refusal) = self.wake(create).await {

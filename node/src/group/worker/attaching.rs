@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use shoal_protocol::{Code, GroupId, Refusal, Seq, Slot, UserId, wire};
+use shoal_protocol::{Code, GroupId, Refusal, Seq, UserId, wire};
 
 use super::{Waiting, Worker};
 use crate::{
@@ -17,16 +17,9 @@ impl Worker {
             return;
         }
         let follows = std::mem::take(&mut self.follows);
-        match self.joined(&follows).await {
+        match self.reached(&follows).await {
             Err(refusal) => follows.into_iter().for_each(|(_, to)| drop(to.send(Err(refusal.clone())))),
             Ok((tail, joined)) => {
-                let wanted = follows.iter().zip(&joined).filter_map(|((follow, _), joined)| {
-                    let From::Watermark(watermark) = follow.from else { return *joined };
-                    joined.map(|joined| joined.max(watermark))
-                });
-                if wanted.max().is_some_and(|wanted| wanted > tail.tail()) {
-                    self.look().await;
-                }
                 for ((follow, to), joined) in follows.into_iter().zip(joined) {
                     let followed = attach(&tail, follow, joined);
                     if let Err(Ok(followed)) = to.send(followed) {
@@ -38,14 +31,31 @@ impl Worker {
         self.follow_home();
     }
 
+    /// The tail, at what they have seen elsewhere, and where each of them joined.
+    async fn reached(&mut self, follows: &[Waiting]) -> Result<(Arc<Tail>, Vec<Option<Seq>>), Refusal> {
+        let (tail, joined) = self.joined(follows).await?;
+        let wanted = follows.iter().zip(&joined).filter_map(|((follow, _), joined)| {
+            let From::Watermark(watermark) = follow.from else { return *joined };
+            joined.map(|joined| joined.max(watermark))
+        });
+        if wanted.max().is_some_and(|wanted| wanted > tail.tail()) {
+            self.look().await?;
+        }
+        Ok((tail, joined))
+    }
+
     /// Where each of them joined; none for those who are no members.
     async fn joined(&mut self, follows: &[Waiting]) -> Result<(Arc<Tail>, Vec<Option<Seq>>), Refusal> {
         let tail = self.open_tail().await?;
-        let of_own = |user: &UserId| (GroupId::own(user) == self.group).then_some(Seq::FIRST);
         if !self.group.is_own() && tail.tail() == Seq::FIRST {
-            return Err(Refusal::new(Code::UnknownGroup, "no such group"));
+            // It may have been made since, at a home elsewhere.
+            self.look().await?;
+            if tail.tail() == Seq::FIRST {
+                return Err(Refusal::new(Code::UnknownGroup, "no such group"));
+            }
         }
         let users: Vec<_> = follows.iter().map(|(follow, _)| follow.signal.user()).collect();
+        let of_own = |user: &UserId| (GroupId::own(user) == self.group).then_some(Seq::FIRST);
         if self.group.is_own() || users.iter().all(Option::is_none) {
             let joined = users.into_iter().map(|user| user.map_or(Some(Seq::FIRST), of_own)).collect();
             return Ok((tail, joined));
@@ -57,11 +67,12 @@ impl Worker {
 
     /// Where those of them joined who are members.
     async fn members(&mut self, users: Vec<UserId>) -> Result<BTreeMap<UserId, Seq>, Refusal> {
-        if let Some(members) = self.owner.as_ref().map(|owner| owner.members())
-            && users.iter().all(|user| members.slots().contains(Slot::of(user)))
-        {
-            let joined = |user: UserId| members.get(&user).map(|member| (user, member.joined));
-            return Ok(users.into_iter().filter_map(joined).collect());
+        if let Some(members) = self.owner.as_ref().map(|owner| owner.members()) {
+            let joined = |user: &UserId| members.get(user).map(|member| (user.clone(), member.joined));
+            // Who is not in it may have joined since, at a home elsewhere.
+            if let Some(all) = users.iter().map(joined).collect() {
+                return Ok(all);
+            }
         }
         let rows = self.store.members(self.group, &users).await.map_err(refusal)?;
         let members = rows.into_iter().flatten().filter(|row| row.role != wire::Role::None);

@@ -176,21 +176,26 @@ impl Worker {
             following.feed = None;
             following.again = Some(Instant::now() + RETRY);
         }
-        self.look().await;
+        self.look_or_warn().await;
+    }
+
+    pub(super) async fn look_or_warn(&mut self) {
+        if let Err(why) = self.look().await {
+            tracing::warn!(group = %self.group, %why, "the store cannot say what is new");
+        }
     }
 
     /// Another home may have written since this node last heard: the store knows.
-    pub(super) async fn look(&mut self) {
+    pub(super) async fn look(&mut self) -> Result<(), Refusal> {
         if let Some(home) = &self.home {
-            match self.store.group(self.group).await {
-                Ok(Some(row)) if row.epoch > home.epoch() => self.be_shut_out(),
-                _ => return,
+            match self.store.group(self.group).await.map_err(refusal)? {
+                Some(row) if row.epoch > home.epoch() => self.be_shut_out(),
+                _ => return Ok(()),
             }
         }
-        if let Err(why) = self.catch_up().await {
-            tracing::warn!(group = %self.group, %why, "the store cannot say what is new");
-        }
+        let caught_up = self.catch_up().await;
         self.follow_home();
+        caught_up
     }
 
     /// Takes what the store has and this node has not.
