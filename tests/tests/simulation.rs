@@ -1,8 +1,8 @@
-//! A node and twenty clients live through what a seed has in store for them; whatever that is, the
-//! rules hold. `SHOAL_SIM_SEEDS=0..1000` runs others than the two hundred; `shoal-sim` runs one and
-//! shows what happens.
+//! Nodes and twenty clients live through what a seed has in store for them; whatever that is, the
+//! rules hold. `SHOAL_SIM_SEEDS=1000..9000` runs others than the first thousand; `shoal-sim` runs one
+//! and shows what happens.
 
-use std::{process::Command, thread, time::Instant};
+use std::{collections::BTreeSet, process::Command, thread, time::Instant};
 
 use shoal_tests::sim::{
     mutation::Mutation,
@@ -14,8 +14,8 @@ use shoal_tests::sim::{
 const THREADS: usize = 2;
 
 #[test]
-fn two_hundred_seeds_keep_every_rule() {
-    let text = std::env::var("SHOAL_SIM_SEEDS").unwrap_or_else(|_| "0..200".into());
+fn a_thousand_seeds_keep_every_rule() {
+    let text = std::env::var("SHOAL_SIM_SEEDS").unwrap_or_else(|_| "0..1000".into());
     let chosen = seeds::parse(&text).expect("SHOAL_SIM_SEEDS");
     let begun = Instant::now();
     let reports = run_all(chosen, THREADS, Options::default(), |report| {
@@ -24,8 +24,10 @@ fn two_hundred_seeds_keep_every_rule() {
         }
     });
     let total = |count: fn(&shoal_tests::sim::run::Report) -> usize| reports.iter().map(count).sum::<usize>();
+    let clusters = reports.iter().filter(|report| report.nodes > 1).count();
     println!(
-        "{} seeds in {:.1} s: {} messages committed, {} records delivered, {} changes, {} lives of apps",
+        "{} seeds ({clusters} of clusters) in {:.1} s: {} messages committed, {} records delivered, {} changes, \
+         {} lives of apps",
         reports.len(),
         begun.elapsed().as_secs_f64(),
         total(|report| report.counts.committed),
@@ -37,26 +39,27 @@ fn two_hundred_seeds_keep_every_rule() {
         reports.iter().filter(|report| !report.is_clean()).map(|report| report.seed).collect();
     assert!(failed.is_empty(), "these seeds broke a rule: {failed:?}");
     assert!(reports.iter().all(|report| report.counts.delivered > 0), "a run in which nothing happens");
+    assert!(reports.len() < 100 || clusters * 2 >= reports.len(), "too few clusters: {clusters}");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let in_a_thread = |seed| thread::spawn(move || run(seed, Options::default()).hash).join().expect("runs");
-    let mut hashes = Vec::new();
-    for seed in [1, 7, 42, 57] {
-        let hash = run(seed, Options::default()).hash;
-        assert_eq!(run(seed, Options::default()).hash, hash, "seed {seed}, again");
-        assert_eq!(in_a_thread(seed), hash, "seed {seed}, in another thread");
-        assert_eq!(in_a_process(seed), format!("{hash:016x}"), "seed {seed}, in another process");
-        hashes.push(hash);
+    let in_a_thread = |seed, options| thread::spawn(move || run(seed, options).hash).join().expect("runs");
+    let mut hashes = BTreeSet::new();
+    for (seed, nodes) in [(1, 1), (7, 1), (42, 2), (57, 3), (58, 3), (58, 2)] {
+        let options = Options { nodes: Some(nodes), ..Options::default() };
+        let hash = run(seed, options).hash;
+        assert_eq!(run(seed, options).hash, hash, "seed {seed}, again");
+        assert_eq!(in_a_thread(seed, options), hash, "seed {seed}, in another thread");
+        assert_eq!(in_a_process(seed, nodes), format!("{hash:016x}"), "seed {seed}, in another process");
+        hashes.insert(hash);
     }
-    hashes.dedup();
-    assert_eq!(hashes.len(), 4, "another seed gives another run");
+    assert_eq!(hashes.len(), 6, "another seed gives another run");
 }
 
-fn in_a_process(seed: u64) -> String {
+fn in_a_process(seed: u64, nodes: usize) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_shoal-sim"))
-        .args(["--seed", &seed.to_string()])
+        .args(["--seed", &seed.to_string(), "--nodes", &nodes.to_string()])
         .output()
         .expect("the binary runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -73,11 +76,22 @@ fn every_promise_that_is_broken_on_purpose_is_found_within_so_many_seeds() {
         Mutation::EpochsStand | Mutation::RemovedGoesOn => 6,
         _ => 2,
     };
-    for mutation in Mutation::ALL {
-        let options = Options { mutation: Some(mutation), ..Options::default() };
-        let most = within(mutation);
-        let found = (0..most).find(|seed| !run_guarded(*seed, options).is_clean());
-        assert!(found.is_some(), "{mutation:?} was not found within {most} seeds");
-        println!("{mutation:?} is found by seed {}", found.unwrap_or_default());
+    for mutation in Mutation::OF_ONE_NODE {
+        find(mutation, 1, within(mutation));
     }
+}
+
+#[test]
+fn every_promise_that_a_cluster_breaks_on_purpose_is_found_within_so_many_seeds() {
+    // Two homes must write at the same time.
+    for mutation in Mutation::OF_A_CLUSTER {
+        find(mutation, 3, 20);
+    }
+}
+
+fn find(mutation: Mutation, nodes: usize, within: u64) {
+    let options = Options { mutation: Some(mutation), nodes: Some(nodes), ..Options::default() };
+    let found = (0..within).find(|seed| !run_guarded(*seed, options).is_clean());
+    let found = found.unwrap_or_else(|| panic!("{mutation:?} was not found within {within} seeds"));
+    println!("{mutation:?} is found by seed {found}");
 }

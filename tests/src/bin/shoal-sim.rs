@@ -25,6 +25,9 @@ struct Arguments {
     /// Print what the node and the clients log (as RUST_LOG has it).
     #[arg(long)]
     trace: bool,
+    /// So many nodes, whatever the seed says.
+    #[arg(long)]
+    nodes: Option<usize>,
     /// Break something on purpose.
     #[arg(long, value_name = "WHAT")]
     mutation: Option<Mutation>,
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stdout).init();
     }
-    let options = Options { mutation: arguments.mutation, log: arguments.log };
+    let options = Options { mutation: arguments.mutation, nodes: arguments.nodes, log: arguments.log };
     let begun = Instant::now();
     let failed = match arguments.seed {
         Some(seed) => {

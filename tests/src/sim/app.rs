@@ -29,9 +29,9 @@ use super::{
     chronicle::{AppId, Event, MessageId, Outcome},
     judge::Cast,
     mutation::Mutation,
-    network::Weather,
-    node::{NODE, NodeHost, PORT},
+    node::client_addresses,
     plan::{APPS_PER_PHONE, PHONES},
+    scene::Scene,
 };
 use acting::Actor;
 use reading::Memberships;
@@ -66,9 +66,7 @@ impl Stage {
 pub struct App {
     id: AppId,
     user: UserId,
-    node: Arc<NodeHost>,
-    stage: Stage,
-    weather: Weather,
+    scene: Arc<Scene>,
     inner: Mutex<Inner>,
 }
 
@@ -94,15 +92,13 @@ struct Inner {
 impl App {
     /// An app that has never started.
     #[must_use]
-    pub fn new(number: usize, node: &Arc<NodeHost>, stage: &Stage, weather: &Weather) -> Self {
+    pub fn new(number: usize, scene: &Arc<Scene>) -> Self {
         let id = AppId(u32::try_from(number).expect("a run has few apps"));
-        let seed = node.plan.seed ^ (u64::from(id.0) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed = scene.plan.seed ^ (u64::from(id.0) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             id,
             user: user(number % USERS),
-            node: node.clone(),
-            stage: stage.clone(),
-            weather: weather.clone(),
+            scene: Arc::clone(scene),
             inner: Mutex::new(Inner {
                 lives: 0,
                 messages: 0,
@@ -141,9 +137,9 @@ impl App {
         if let Some(message) = inner.waiting.first() {
             return Some(format!("{app:?} waits for the receipt of {message:?}"));
         }
-        let behind = inner.positions.iter().find(|(group, at)| **at < self.node.tails.get(**group));
+        let behind = inner.positions.iter().find(|(group, at)| **at < self.scene.ledger.tail(**group));
         behind.map(|(group, at)| {
-            format!("{app:?} is at {at} of {group}, whose tail is {}", self.node.tails.get(*group))
+            format!("{app:?} is at {at} of {group}, whose tail is {}", self.scene.ledger.tail(*group))
         })
     }
 
@@ -161,11 +157,11 @@ impl App {
         let (life, seed, saved) = self.begin_life();
         self.tell(Event::Life { app: self.id, life });
         let unnumbered = saved.as_ref().map_or(0, Saved::unnumbered);
-        let transport = SimTransport::new(&self.weather, seed).expect("a port is free");
-        let token = self.node.keys.token(&self.user);
+        let transport = SimTransport::new(&self.scene.weather, seed).expect("a port is free");
+        let token = self.scene.keys.token(&self.user);
         let config = Config::new(
-            [format!("{NODE}:{PORT}")],
-            self.node.keys.client_tls(),
+            self.addresses(),
+            self.scene.keys.client_tls(),
             token,
             DeviceId(u64::from(self.id.0) + 1),
         )
@@ -266,6 +262,14 @@ impl App {
         saved.unnumbered()
     }
 
+    /// All nodes, each app beginning with another.
+    fn addresses(&self) -> Vec<String> {
+        let mut all = client_addresses(self.scene.plan.nodes);
+        let first = self.id.0 as usize % all.len();
+        all.rotate_left(first);
+        all
+    }
+
     fn memberships(&self) -> Arc<watch::Sender<Memberships>> {
         self.lock().memberships.clone()
     }
@@ -301,19 +305,19 @@ impl App {
     }
 
     fn is_over(&self) -> bool {
-        self.stage.is_over()
+        self.scene.stage.is_over()
     }
 
     fn mutation(&self) -> Option<Mutation> {
-        self.node.mutation
+        self.scene.mutation
     }
 
     fn tell(&self, event: Event) {
-        self.node.chronicle.tell(event);
+        self.scene.chronicle.tell(event);
     }
 
     fn note(&self, what: impl Into<String>) {
-        self.node.chronicle.note(format!("app{}", self.id.0), what);
+        self.scene.chronicle.note(format!("app{}", self.id.0), what);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -152,9 +152,9 @@ impl Chronicle {
         Self(Arc::new(Mutex::new(Inner { prints, ..Inner::default() })))
     }
 
-    /// Takes in what happens now.
+    /// Takes in what happens now: to a host, or to the world since it was last told of.
     pub fn tell(&self, event: Event) {
-        let at = turmoil::sim_elapsed().unwrap_or_default();
+        let at = turmoil::sim_elapsed().unwrap_or_else(|| self.last());
         self.tell_at(at, event);
     }
 
@@ -167,6 +167,10 @@ impl Chronicle {
             println!("{:>10.4} {event}", at.as_secs_f64());
         }
         inner.events.push((at, event));
+    }
+
+    fn last(&self) -> Duration {
+        self.lock().events.last().map_or(Duration::ZERO, |(at, _)| *at)
     }
 
     /// A line for people.

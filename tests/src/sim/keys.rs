@@ -9,7 +9,10 @@ use std::{
 };
 
 use shoal_certs::{Authority, Claims, Identity, NODE_NAME, PrivateKey, Seed, TokenSigner, TokenVerifier};
-use shoal_node::clock::{Clock, SystemClock};
+use shoal_node::{
+    clock::{Clock, SystemClock},
+    peer::PeerTls,
+};
 use shoal_protocol::UserId;
 
 /// When every simulated run begins, in milliseconds since 1970.
@@ -26,6 +29,12 @@ impl SimClock {
     /// So long after the run's beginning.
     pub fn set(&self, elapsed: Duration) {
         self.0.store(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long ago the run began.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -63,10 +72,19 @@ impl Keys {
         }
     }
 
-    /// What the node shows.
+    /// What nodes show their clients.
     #[must_use]
     pub fn server_tls(&self) -> rustls::ServerConfig {
         shoal_certs::server_config(&self.identity, 256)
+    }
+
+    /// What nodes show each other.
+    #[must_use]
+    pub fn peer_tls(&self) -> PeerTls {
+        PeerTls {
+            server: shoal_certs::peer_server_config(&self.identity),
+            client: shoal_certs::peer_client_config(&self.identity),
+        }
     }
 
     /// What a client trusts.

@@ -1,18 +1,23 @@
-//! One node and its clients on a virtual network and clock: a seed decides everything.
+//! Nodes and their clients on a virtual network and clock: a seed decides everything.
 //!
 //! - [`plan`]: what a seed stands for;
-//! - [`run`]: the world is put together, disturbed, made good again, emptied and judged;
+//! - [`run`]: a world is put together, disturbed, made good again, emptied and judged;
 //! - [`seeds`]: many runs, a few at a time;
-//! - [`node`], [`app`]: who is in it, over all their crashes and restarts;
-//! - [`network`], [`keys`], [`store`]: what they are given instead of a machine's;
-//! - [`chronicle`]: what happened; [`judge`]: whether it may;
+//! - [`scene`]: what all hosts share; [`node`], [`app`]: who they are, over all crashes and restarts;
+//! - [`network`], [`keys`], [`standstill`]: what they are given instead of a machine's;
+//! - [`database`], [`coordination`]: what the nodes of a cluster share; [`store`]: a store that lies;
+//! - [`chronicle`], [`ledger`]: what happened, and became durable; [`judge`]: whether it may;
 //! - [`mutation`]: what is broken on purpose, so that the judge can be judged.
 
 pub mod plan;
 
+mod world;
+
 pub mod run;
 
 pub mod seeds;
+
+pub mod scene;
 
 pub mod node;
 
@@ -22,9 +27,17 @@ pub mod network;
 
 pub mod keys;
 
+pub mod standstill;
+
+pub mod database;
+
+pub mod coordination;
+
 pub mod store;
 
 pub mod chronicle;
+
+pub mod ledger;
 
 pub mod judge;
 

@@ -25,11 +25,15 @@ pub enum Mutation {
     ReceiptInvented,
     /// A client that is removed goes on for one more record.
     RemovedGoesOn,
+    /// The store takes appends of a home that has been replaced.
+    FenceGone,
+    /// A home that has been replaced goes on as if it had not been told.
+    ReplacedGoesOn,
 }
 
 impl Mutation {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
+    /// Those that one node is enough for.
+    pub const OF_ONE_NODE: [Self; 11] = [
         Self::AcknowledgedEarly,
         Self::UnknownTakenForDone,
         Self::SendersForgotten,
@@ -42,4 +46,7 @@ impl Mutation {
         Self::ReceiptInvented,
         Self::RemovedGoesOn,
     ];
+
+    /// Those that take several.
+    pub const OF_A_CLUSTER: [Self; 2] = [Self::FenceGone, Self::ReplacedGoesOn];
 }

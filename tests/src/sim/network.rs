@@ -20,6 +20,8 @@ use quinn::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::net::UdpSocket;
 
+use super::standstill::Standstill;
+
 /// What becomes of datagrams on all links, besides what turmoil does (delay, partition). Cheap to
 /// clone; all clones are the same weather.
 #[derive(Debug, Clone, Default)]
@@ -60,8 +62,9 @@ pub struct SimSocket {
     io: Arc<UdpSocket>,
     address: SocketAddr,
     weather: Weather,
+    standstill: Standstill,
     random: Mutex<StdRng>,
-    /// Waits for the next datagram; while it does, nothing else can read.
+    /// Waits for the next datagram, or until the machine goes on; meanwhile nothing else can read.
     readable: Mutex<Option<Readable>>,
 }
 
@@ -74,7 +77,14 @@ impl SimSocket {
         let io = Arc::new(UdpSocket::bind(("0.0.0.0", port)).await?);
         let address = io.local_addr()?;
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Ok(Self { io, address, weather, random, readable: Mutex::new(None) })
+        let standstill = Standstill::default();
+        Ok(Self { io, address, weather, standstill, random, readable: Mutex::new(None) })
+    }
+
+    /// The socket of a machine that may stand still.
+    #[must_use]
+    pub fn on(self, standstill: Standstill) -> Self {
+        Self { standstill, ..self }
     }
 
     fn poll_datagram(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
@@ -83,6 +93,14 @@ impl SimSocket {
             if let Some(waiting) = readable.as_mut() {
                 std::task::ready!(waiting.as_mut().poll(cx))?;
                 *readable = None;
+            }
+            if self.standstill.holds() {
+                let standstill = self.standstill.clone();
+                *readable = Some(Box::pin(async move {
+                    standstill.over().await;
+                    Ok(())
+                }));
+                continue;
             }
             match self.io.try_recv_from(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -102,6 +120,9 @@ impl AsyncUdpSocket for SimSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         debug_assert!(transmit.segment_size.is_none(), "one datagram at a time was promised");
+        if self.standstill.holds() {
+            return Ok(());
+        }
         let times = self.weather.draw(&mut lock(&self.random));
         for _ in 0..times {
             // To a host that is gone: a datagram that goes nowhere is no error.

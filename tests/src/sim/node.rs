@@ -1,4 +1,4 @@
-//! The node's host: started from its disk, as often as it takes.
+//! A node's host: started as often as it takes, alone on its disk or as one of a cluster.
 
 use std::{
     sync::{
@@ -10,92 +10,116 @@ use std::{
 
 use quinn::{AsyncUdpSocket, TokioRuntime};
 use shoal_node::{
-    node::{Node, Parts},
+    coordination::{Coordination, Load, NodeName, NodeRecord, Registration, Roles, leader},
+    node::{ClusterParts, Node, Parts},
     ops::Metrics,
     store::{MemoryDisk, MemoryStore, Store},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use super::{
-    chronicle::Chronicle,
-    keys::{Keys, SimClock},
-    mutation::Mutation,
-    network::{SimSocket, Weather},
-    plan::Plan,
-    store::{Tails, WatchedStore},
+    coordination::{self, Coordinated},
+    database,
+    network::SimSocket,
+    scene::Scene,
+    standstill::Standstill,
+    store::LyingStore,
 };
 
-/// The node's name on the network.
-pub const NODE: &str = "node";
+/// The port for clients.
+const PORT: u16 = 4433;
 
-/// The node's port.
-pub const PORT: u16 = 4433;
+/// The port for other nodes.
+const PEER_PORT: u16 = 4434;
 
 /// How long a node that is asked to stop gives its clients.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What the node's host is made of, and what outlives its crashes.
+/// The nth node's name, in the cluster and on the network.
+#[must_use]
+pub fn node_name(number: usize) -> String {
+    format!("node{number}")
+}
+
+/// Where clients reach so many nodes.
+#[must_use]
+pub fn client_addresses(nodes: usize) -> Vec<String> {
+    (0..nodes).map(|number| format!("{}:{PORT}", node_name(number))).collect()
+}
+
+/// Where a node keeps what is durable.
+#[derive(Debug, Clone)]
+pub enum Keeping {
+    /// On its own disk, which goes down with it.
+    Alone(MemoryDisk),
+    /// In the database that it shares with others, whom it knows through coordination.
+    Shared(database::Way, coordination::Way),
+}
+
+/// What a node's host is made of, and what outlives its crashes.
 #[derive(Debug)]
 pub struct NodeHost {
-    /// The plan of the run.
-    pub plan: Plan,
-    /// What is broken on purpose.
-    pub mutation: Option<Mutation>,
-    /// What happens is told to it.
-    pub chronicle: Chronicle,
-    /// The disk.
-    pub disk: MemoryDisk,
-    /// How far the store got.
-    pub tails: Tails,
-    /// The keys of the world.
-    pub keys: Arc<Keys>,
-    /// Its wall clock.
-    pub clock: SimClock,
-    /// What becomes of its datagrams.
-    pub weather: Weather,
+    number: usize,
+    scene: Arc<Scene>,
+    /// What is durable.
+    pub keeping: Keeping,
+    /// Does its machine stand still?
+    pub standstill: Standstill,
     starts: AtomicU32,
     restart: Notify,
     open: Mutex<Option<MemoryStore>>,
 }
 
+/// A node that serves, and what ends with it.
+struct Serving {
+    node: Node,
+    coordination: Option<(Coordinated, Box<dyn Registration>)>,
+    _watching: JoinSet<()>,
+}
+
 impl NodeHost {
     /// A node that has not started.
     #[must_use]
-    pub fn new(
-        plan: Plan,
-        mutation: Option<Mutation>,
-        chronicle: Chronicle,
-        keys: Arc<Keys>,
-        clock: SimClock,
-        weather: Weather,
-    ) -> Self {
-        let disk = MemoryDisk::new(plan.seed ^ 0x6469_736b);
+    pub fn new(number: usize, scene: Arc<Scene>, keeping: Keeping, standstill: Standstill) -> Self {
         Self {
-            plan,
-            mutation,
-            chronicle,
-            disk,
-            tails: Tails::default(),
-            keys,
-            clock,
-            weather,
+            number,
+            scene,
+            keeping,
+            standstill,
             starts: AtomicU32::new(0),
             restart: Notify::new(),
             open: Mutex::default(),
         }
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        node_name(self.number)
+    }
+
     /// Serves until the host goes down.
     ///
     /// # Errors
-    /// Where the node does not start.
+    /// Where the node does not start, or another has taken its name.
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         loop {
             let start = self.starts.fetch_add(1, Ordering::Relaxed);
-            let node = self.start(start).await?;
-            self.chronicle.note(NODE, format!("start {start}"));
-            self.restart.notified().await;
-            self.chronicle.note(NODE, "stops in good order");
+            let Serving { node, coordination, _watching } = self.start(start).await?;
+            self.scene.chronicle.note(self.name(), format!("start {start}"));
+            let grace = self.scene.plan.lease;
+            match &coordination {
+                None => self.restart.notified().await,
+                Some((coordination, registration)) => tokio::select! {
+                    biased;
+                    () = self.restart.notified() => {}
+                    () = registration.lost() => return Err("another has taken its name".into()),
+                    never = node.report_to(&**registration) => match never {},
+                    never = leader::run(coordination, &**registration, grace) => match never {},
+                },
+            }
+            self.scene.chronicle.note(self.name(), "stops in good order");
+            drop(coordination);
             node.shutdown(GRACE).await;
         }
     }
@@ -105,43 +129,99 @@ impl NodeHost {
         self.restart.notify_one();
     }
 
-    /// Has the store stopped writing?
+    /// Has its own store stopped writing?
     #[must_use]
     pub fn is_stuck(&self) -> bool {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.as_ref().is_some_and(|store| store.health().is_err())
     }
 
-    async fn start(&self, start: u32) -> Result<Node, Box<dyn std::error::Error>> {
-        let socket = self.bind(start).await;
-        let store = MemoryStore::open(&self.disk, self.plan.timing.clone());
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
-        let store = WatchedStore::new(store, self.chronicle.clone(), self.tails.clone(), self.mutation);
+    async fn start(&self, start: u32) -> Result<Serving, Box<dyn std::error::Error>> {
+        let socket = self.bind(PORT, start).await;
+        let mut watching = JoinSet::new();
+        let (cluster, coordinated) = match &self.keeping {
+            Keeping::Alone(_) => (None, None),
+            Keeping::Shared(_, way) => {
+                let coordinated = Coordinated::new(way.clone());
+                watching.spawn_local(coordinated.clone().watch_all());
+                (Some(self.cluster(start, &coordinated).await), Some(coordinated))
+            }
+        };
+        let plan = &self.scene.plan;
+        let seed = plan.seed.wrapping_add(self.number as u64);
         let parts = Parts {
             sockets: vec![socket],
             runtime: Arc::new(TokioRuntime),
-            tls: self.keys.server_tls(),
-            tokens: self.keys.verifier(),
-            store: Arc::new(store),
-            clock: Arc::new(self.clock.clone()),
-            limits: self.plan.limits.clone(),
+            tls: self.scene.keys.server_tls(),
+            tokens: self.scene.keys.verifier(),
+            store: Arc::new(LyingStore::new(self.store(), self.scene.ledger.clone(), self.scene.mutation)),
+            clock: Arc::new(self.scene.clock.clone()),
+            limits: plan.limits.clone(),
             metrics: Arc::new(Metrics::new()),
-            seed: seed32(self.plan.seed, u64::from(start)),
-            secret: seed32(self.plan.seed, u64::MAX),
-            name: NODE.into(),
-            addresses: vec![format!("{NODE}:{PORT}")],
-            cluster: None,
+            seed: seed32(seed, u64::from(start)),
+            secret: seed32(seed, u64::MAX),
+            name: self.name(),
+            addresses: client_addresses(plan.nodes),
+            cluster,
         };
-        Ok(Node::start(parts).await?)
+        let node = Node::start(parts).await?;
+        let coordination = match coordinated {
+            None => None,
+            Some(coordinated) => {
+                let registration = self.register(&coordinated).await;
+                Some((coordinated, registration))
+            }
+        };
+        Ok(Serving { node, coordination, _watching: watching })
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match &self.keeping {
+            Keeping::Alone(disk) => {
+                let store = MemoryStore::open(disk, self.scene.plan.timing.clone());
+                *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
+                Arc::new(store)
+            }
+            Keeping::Shared(way, _) => Arc::new(way.clone()),
+        }
+    }
+
+    async fn cluster(&self, start: u32, coordinated: &Coordinated) -> ClusterParts {
+        ClusterParts {
+            socket: self.bind(PEER_PORT, start).await,
+            tls: self.scene.keys.peer_tls(),
+            coordination: Arc::new(coordinated.clone()),
+            cluster: "sim".into(),
+        }
+    }
+
+    /// Registers it, as soon as coordination answers.
+    async fn register(&self, coordinated: &Coordinated) -> Box<dyn Registration> {
+        let record = NodeRecord {
+            name: NodeName(self.name()),
+            addresses: vec![format!("{}:{PORT}", self.name())],
+            peer_addresses: vec![format!("{}:{PEER_PORT}", turmoil::lookup(self.name()))],
+            roles: Roles::ALL,
+            region: "here".into(),
+            capacity: 1,
+            load: Load::default(),
+        };
+        loop {
+            match coordinated.register(record.clone()).await {
+                Ok(registration) => return registration,
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
     }
 
     /// The port is free once the last endpoint has said its goodbyes.
-    async fn bind(&self, start: u32) -> Arc<dyn AsyncUdpSocket> {
+    async fn bind(&self, port: u16, start: u32) -> Arc<dyn AsyncUdpSocket> {
+        let seed = self.scene.plan.seed.wrapping_add(u64::from(start) << 32) ^ u64::from(port);
+        let seed = seed.wrapping_add((self.number as u64) << 48);
         loop {
-            let seed = self.plan.seed.wrapping_add(u64::from(start) << 32);
-            match SimSocket::bind(PORT, self.weather.clone(), seed).await {
-                Ok(socket) => return Arc::new(socket),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            match SimSocket::bind(port, self.scene.weather.clone(), seed).await {
+                Ok(socket) => return Arc::new(socket.on(self.standstill.clone())),
+                Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
     }

@@ -1,9 +1,8 @@
-//! A run: the world is put together, disturbed, made good again, emptied and judged.
+//! A run of a seed, and what came of it.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,33 +11,22 @@ use shoal_node::store::{MemoryDisk, MemoryStore, MemoryTiming, ReadLimit, Store}
 use shoal_protocol::{GroupId, SLOTS, Seq, wire};
 
 use super::{
-    app::{self, App, Stage},
-    chronicle::{Chronicle, Event},
-    judge::{Case, Cast, Findings, Holding, Holdings, judge},
-    keys::{Keys, SimClock},
+    app,
+    chronicle::Event,
+    judge::{Case, Findings, Holding, Holdings, judge},
     mutation::Mutation,
-    network::Weather,
-    node::{NODE, NodeHost},
-    plan::{APPS_PER_PHONE, Disturbance, PHONES, Plan},
+    plan::Plan,
+    scene::Scene,
+    world::World,
 };
-
-/// How often the network moves: two hosts hear of each other no sooner.
-const TICK: Duration = Duration::from_millis(2);
-
-/// All must have been quiet for so long before a run is over.
-const QUIET: Duration = Duration::from_secs(3);
-
-/// How often an operator looks at the node, and the run at the apps.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// Datagrams that wait in a socket; more are lost.
-const SOCKET_DATAGRAMS: usize = 2048;
 
 /// What a run is to be.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// What is broken on purpose.
     pub mutation: Option<Mutation>,
+    /// So many nodes, whatever the seed says.
+    pub nodes: Option<usize>,
     /// Print what happens.
     pub log: bool,
 }
@@ -48,6 +36,8 @@ pub struct Options {
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// How many nodes there were.
+    pub nodes: usize,
     /// What is wrong.
     pub findings: Findings,
     /// Stands for all that happened and when.
@@ -83,6 +73,7 @@ impl Report {
         findings.find(|| format!("a panic: {said}"));
         Self {
             seed,
+            nodes: 0,
             findings,
             hash: 0,
             counts: Counts::default(),
@@ -103,9 +94,10 @@ impl fmt::Display for Report {
         let Counts { sent, committed, delivered, changed, lives } = self.counts;
         writeln!(
             f,
-            "seed {}: {} findings; {sent} sent, {committed} committed, {delivered} delivered, {changed} changes, \
+            "seed {} ({} nodes): {} findings; {sent} sent, {committed} committed, {delivered} delivered, {changed} changes, \
              {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
             self.seed,
+            self.nodes,
             self.findings.count(),
             self.simulated.as_secs_f64(),
             self.took.as_secs_f64(),
@@ -125,168 +117,22 @@ impl fmt::Display for Report {
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
     let begun = Instant::now();
-    let mut world = World::new(Plan::new(seed), options);
-    let drained = world.play();
-    let simulated = world.sim.elapsed();
-    let World { sim, node, chronicle, cast, .. } = world;
-    drop(sim);
-    let holdings = holdings(&node.disk, &app::groups(&cast));
+    let scene = Scene::new(Plan::new(seed, options.nodes), options.mutation, options.log);
+    let (nodes, chronicle) = (scene.plan.nodes, scene.chronicle.clone());
+    let mut world = World::new(scene);
+    let rested = world.play();
+    let (simulated, cast) = (world.elapsed(), world.cast());
+    let holdings = holdings(&world.end(), &app::groups(&cast));
     let events = chronicle.events();
     let mut findings = judge(&Case { cast: &cast, events: &events, holdings: &holdings });
-    if let Err(why) = drained {
+    if let Err(why) = rested {
         findings.find(|| why);
     }
     let counts = count(&events);
-    Report { seed, findings, hash: chronicle.hash(), counts, simulated, took: begun.elapsed() }
+    Report { seed, nodes, findings, hash: chronicle.hash(), counts, simulated, took: begun.elapsed() }
 }
 
-struct World {
-    plan: Plan,
-    sim: turmoil::Sim<'static>,
-    node: Arc<NodeHost>,
-    apps: Vec<Arc<App>>,
-    cast: Cast,
-    chronicle: Chronicle,
-    weather: Weather,
-    clock: SimClock,
-    stage: Stage,
-}
-
-impl World {
-    fn new(plan: Plan, options: Options) -> Self {
-        let mut sim = turmoil::Builder::new()
-            .rng_seed(plan.seed)
-            .tick_duration(TICK)
-            .min_message_latency(plan.latency.0)
-            .max_message_latency(plan.latency.1)
-            .udp_capacity(SOCKET_DATAGRAMS)
-            .simulation_duration(Duration::from_secs(3600))
-            .build();
-        let chronicle = Chronicle::new(options.log);
-        let (weather, clock, stage) = (Weather::default(), SimClock::default(), Stage::default());
-        let keys = Arc::new(Keys::new(plan.seed));
-        let node = Arc::new(NodeHost::new(
-            plan.clone(),
-            options.mutation,
-            chronicle.clone(),
-            keys.clone(),
-            clock.clone(),
-            weather.clone(),
-        ));
-        let host = node.clone();
-        sim.host(NODE, move || host.clone().run());
-        let apps: Vec<_> = (0..PHONES * APPS_PER_PHONE)
-            .map(|number| Arc::new(App::new(number, &node, &stage, &weather)))
-            .collect();
-        for phone in 0..PHONES {
-            let apps = apps[phone * APPS_PER_PHONE..][..APPS_PER_PHONE].to_vec();
-            sim.host(phone_name(phone), move || app::run_all(apps.clone()));
-        }
-        let cast = Cast {
-            users: apps.iter().map(|app| (app.id(), app.user().clone())).collect(),
-            read: app::read_payload,
-        };
-        Self { plan, sim, node, apps, cast, chronicle, weather, clock, stage }
-    }
-
-    /// Plays the plan; the reason if it does not come to rest afterwards.
-    fn play(&mut self) -> Result<(), String> {
-        let mut due = std::mem::take(&mut self.plan.disturbances).into_iter().peekable();
-        while self.sim.elapsed() < self.plan.busy {
-            while let Some((_, disturbance)) = due.next_if(|(at, _)| *at <= self.sim.elapsed()) {
-                self.disturb(&disturbance);
-            }
-            self.step()?;
-        }
-        self.make_good();
-        self.stage.end();
-        self.come_to_rest()
-    }
-
-    fn step(&mut self) -> Result<(), String> {
-        self.clock.set(self.sim.elapsed());
-        if self.is_time_to_look() && self.node.is_stuck() && self.sim.is_host_running(NODE) {
-            self.disturb(&Disturbance::NodeDown);
-            self.disturb(&Disturbance::NodeUp);
-        }
-        self.sim.step().map(drop).map_err(|error| format!("a host failed: {error}"))
-    }
-
-    fn is_time_to_look(&self) -> bool {
-        self.sim.elapsed().as_nanos() % LOOK.as_nanos() < TICK.as_nanos()
-    }
-
-    fn come_to_rest(&mut self) -> Result<(), String> {
-        let deadline = self.sim.elapsed() + self.plan.drain_max;
-        let mut restless = self.sim.elapsed();
-        while self.sim.elapsed() < deadline {
-            self.step()?;
-            if self.is_time_to_look() && self.apps.iter().any(|app| app.waits_for().is_some()) {
-                restless = self.sim.elapsed();
-            }
-            if self.sim.elapsed() > restless + QUIET {
-                return Ok(());
-            }
-        }
-        let waiting = self.apps.iter().find_map(|app| app.waits_for());
-        Err(format!("it does not come to rest: {}", waiting.unwrap_or_default()))
-    }
-
-    fn make_good(&mut self) {
-        let mut all = vec![
-            Disturbance::Weather { lost: 0, doubled: 0 },
-            Disturbance::Latency(self.plan.latency.1),
-            Disturbance::NodeUp,
-        ];
-        for phone in 0..PHONES {
-            all.extend([Disturbance::Heal(phone), Disturbance::Release(phone), Disturbance::PhoneUp(phone)]);
-        }
-        all.iter().for_each(|good| self.disturb(good));
-    }
-
-    fn disturb(&mut self, disturbance: &Disturbance) {
-        let at = self.sim.elapsed();
-        let note = Event::Note { who: "world".into(), what: format!("{disturbance:?}") };
-        self.chronicle.tell_at(at, note);
-        match *disturbance {
-            Disturbance::Weather { lost, doubled } => self.weather.set(lost, doubled),
-            Disturbance::Latency(longest) => self.sim.set_max_message_latency(longest),
-            Disturbance::Partition(phone) => self.sim.partition(phone_name(phone), NODE),
-            Disturbance::Mute(phone) => self.sim.partition_oneway(phone_name(phone), NODE),
-            Disturbance::Deafen(phone) => self.sim.partition_oneway(NODE, phone_name(phone)),
-            Disturbance::Heal(phone) => self.sim.repair(phone_name(phone), NODE),
-            Disturbance::Hold(phone) => self.sim.hold(phone_name(phone), NODE),
-            Disturbance::Release(phone) => self.sim.release(phone_name(phone), NODE),
-            Disturbance::NodeDown => {
-                self.crash(NODE);
-                self.node.disk.crash();
-            }
-            Disturbance::NodeUp => self.start(NODE),
-            Disturbance::NodeRestart => self.node.restart(),
-            Disturbance::PhoneDown(phone) => self.crash(&phone_name(phone)),
-            Disturbance::PhoneUp(phone) => self.start(&phone_name(phone)),
-            Disturbance::Store(fault) => self.node.disk.inject(fault),
-        }
-    }
-
-    fn crash(&mut self, host: &str) {
-        if self.sim.is_host_running(host) {
-            self.sim.crash(host);
-        }
-    }
-
-    fn start(&mut self, host: &str) {
-        if !self.sim.is_host_running(host) {
-            self.sim.bounce(host);
-        }
-    }
-}
-
-fn phone_name(phone: usize) -> String {
-    format!("phone{phone}")
-}
-
-/// Reads everything from the disk, as a node that starts would find it.
+/// Reads everything from the disk, as whoever opens it again would find it.
 fn holdings(disk: &MemoryDisk, groups: &[GroupId]) -> Holdings {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let store = MemoryStore::open(disk, MemoryTiming::default());

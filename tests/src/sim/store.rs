@@ -1,99 +1,78 @@
-//! The node's store, seen from outside: it tells the chronicle what became durable, and on demand
-//! it breaks a promise, so that the judge can be judged.
+//! A node's store that on demand breaks a promise, so that the judge can be judged.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use shoal_node::store::{
-    Append, AppendError, Create, CursorRaise, Cursors, GroupRow, MemberRow, MemoryStore, ReadLimit, Setting,
-    Store, StoreError,
+    Append, AppendError, Create, CursorRaise, Cursors, GroupRow, MemberRow, ReadLimit, Setting, Store,
+    StoreError,
 };
 use shoal_protocol::{GroupId, SenderId, SenderNumbers, Seq, Slot, UserId};
 
-use super::{
-    chronicle::{Chronicle, Event},
-    mutation::Mutation,
-};
+use super::{ledger::Ledger, mutation::Mutation};
 
-/// The first Seq not written, of each group, as far as the store has said so. Outlives the node.
-#[derive(Debug, Clone, Default)]
-pub struct Tails(Arc<Mutex<BTreeMap<GroupId, Seq>>>);
-
-impl Tails {
-    /// What is known of a group.
-    #[must_use]
-    pub fn get(&self, group: GroupId) -> Seq {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&group).copied().unwrap_or(Seq::FIRST)
-    }
-
-    fn raise(&self, group: GroupId, to: Seq) {
-        let mut tails = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let tail = tails.entry(group).or_insert(Seq::FIRST);
-        *tail = to.max(*tail);
-    }
-}
-
-/// A [`MemoryStore`] that is watched, and may lie.
-#[derive(Debug, Clone)]
-pub struct WatchedStore {
-    inner: MemoryStore,
-    chronicle: Chronicle,
-    tails: Tails,
+/// A node's store that may lie.
+#[derive(Clone)]
+pub struct LyingStore {
+    inner: Arc<dyn Store>,
+    ledger: Ledger,
     mutation: Option<Mutation>,
 }
 
-impl WatchedStore {
-    /// Watches a store.
+impl LyingStore {
+    /// Asks a store, and lies about what it says where that is the mutation.
     #[must_use]
-    pub fn new(inner: MemoryStore, chronicle: Chronicle, tails: Tails, mutation: Option<Mutation>) -> Self {
-        Self { inner, chronicle, tails, mutation }
+    pub fn new(inner: Arc<dyn Store>, ledger: Ledger, mutation: Option<Mutation>) -> Self {
+        Self { inner, ledger, mutation }
     }
 
     fn lies(&self, mutation: Mutation) -> bool {
         self.mutation == Some(mutation)
     }
 
-    fn appended(&self, group: GroupId, epoch: u64, from: Seq, count: u64) {
-        self.tails.raise(group, from.advance(count));
-        self.chronicle.tell(Event::Appended { group, epoch, from, count });
+    /// As a store without a fence would: whoever has been replaced writes too.
+    async fn append_unfenced(&self, append: Append) -> Result<(), AppendError> {
+        let claimed = append.epoch;
+        let mut append = append;
+        loop {
+            match self.inner.append(append.clone()).await {
+                Err(AppendError::Fenced { current }) => append.epoch = current,
+                other => return other,
+            }
+            self.ledger.claim(append.group, append.expected_tail, claimed);
+        }
     }
 }
 
 #[async_trait]
-impl Store for WatchedStore {
+impl Store for LyingStore {
     async fn activate(&self, group: GroupId, create: Option<Create>) -> Result<Option<GroupRow>, StoreError> {
         let mut row = self.inner.activate(group, create).await?;
-        if let Some(row) = &mut row {
-            self.tails.raise(group, row.tail);
-            let epoch = if self.lies(Mutation::EpochsStand) { 1 } else { row.epoch.0 };
-            self.chronicle.tell(Event::Activated { group, epoch, tail: row.tail });
-            if self.lies(Mutation::SendersForgotten) {
-                row.state.senders_watermark = row.tail;
-            }
+        if let Some(row) = row.as_mut().filter(|_| self.lies(Mutation::SendersForgotten)) {
+            row.state.senders_watermark = row.tail;
         }
         Ok(row)
     }
 
     async fn append(&self, append: Append) -> Result<(), AppendError> {
-        let (group, epoch, from) = (append.group, append.epoch.0, append.expected_tail);
-        let count = append.changes.records.len() as u64;
-        if self.lies(Mutation::AcknowledgedEarly) && count > 0 {
-            let inner = self.inner.clone();
+        if self.lies(Mutation::AcknowledgedEarly) && !append.changes.records.is_empty() {
+            let inner = Arc::clone(&self.inner);
             tokio::spawn(async move { inner.append(append).await });
-            self.appended(group, epoch, from, count);
             return Ok(());
         }
-        match self.inner.append(append).await {
-            Err(AppendError::OutcomeUnknown(_)) if self.lies(Mutation::UnknownTakenForDone) => {}
-            other => other?,
+        if self.lies(Mutation::FenceGone) {
+            return self.append_unfenced(append).await;
         }
-        self.appended(group, epoch, from, count);
-        Ok(())
+        match self.inner.append(append).await {
+            Err(AppendError::OutcomeUnknown(_)) if self.lies(Mutation::UnknownTakenForDone) => Ok(()),
+            Err(AppendError::Fenced { .. } | AppendError::TailMoved { .. })
+                if self.lies(Mutation::ReplacedGoesOn) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     async fn group(&self, group: GroupId) -> Result<Option<GroupRow>, StoreError> {
@@ -177,6 +156,12 @@ impl Store for WatchedStore {
 
     fn health(&self) -> Result<(), StoreError> {
         self.inner.health()
+    }
+}
+
+impl fmt::Debug for LyingStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LyingStore({:?})", self.mutation)
     }
 }
 

@@ -64,7 +64,7 @@ impl Actor {
     pub(super) async fn act(mut self) {
         self.found().await;
         loop {
-            let pause_max = u64::try_from(self.app.node.plan.pause_max.as_millis()).unwrap_or(1);
+            let pause_max = u64::try_from(self.app.scene.plan.pause_max.as_millis()).unwrap_or(1);
             sleep(Duration::from_millis(self.random.random_range(0..=pause_max))).await;
             if self.app.is_over() {
                 return std::future::pending().await;
@@ -86,7 +86,7 @@ impl Actor {
     async fn found(&mut self) {
         let Some((name, members)) = founded_by(self.app.id()).filter(|_| self.life == 0) else { return };
         if name == LATE {
-            sleep(self.app.node.plan.busy / 3).await;
+            sleep(self.app.scene.plan.busy / 3).await;
         }
         let members: Vec<_> = members.map(user).collect();
         let settings = wire::Settings { open: name != DUO, ..self.draw_settings() };
@@ -118,7 +118,7 @@ impl Actor {
             Message::from(wire::Message { kind: kind.into(), payload, refers_to, ..Default::default() });
         let mutation = self.app.mutation().filter(|_| self.random.random_ratio(1, SPOILT));
         if mutation == Some(Mutation::ReceiptInvented) {
-            let outcome = Outcome::Committed(self.app.node.tails.get(group));
+            let outcome = Outcome::Committed(self.app.scene.ledger.tail(group));
             self.app.tell(Event::Sent { app: self.app.id(), group, message: id });
             self.app.lock().waiting.remove(&id);
             return self.app.tell(Event::Settled { app: self.app.id(), message: id, outcome });
@@ -184,7 +184,7 @@ impl Actor {
 
     fn mute_until(&mut self) -> u64 {
         let for_ms = self.random.random_range(0..4_000);
-        if for_ms < 1_000 { 0 } else { self.app.node.clock.now_ms() + for_ms }
+        if for_ms < 1_000 { 0 } else { self.app.scene.clock.now_ms() + for_ms }
     }
 
     fn tell_changed(&self, group: GroupId, changed: Result<wire::Changed, RequestError>) {

@@ -14,10 +14,7 @@ use quinn::{ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Tokio
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use shoal_client::{Resolving, Transport};
 
-use crate::sim::{
-    network::{SimSocket, Weather},
-    node::{NODE, PORT},
-};
+use crate::sim::network::{SimSocket, Weather};
 
 const CONNECTION_ID_BYTES: usize = 8;
 
@@ -43,9 +40,11 @@ impl SimTransport {
 }
 
 impl Transport for SimTransport {
-    fn resolve<'a>(&'a self, _node: &'a str) -> Resolving<'a> {
-        let address = SocketAddr::from((turmoil::lookup(NODE), PORT));
-        Box::pin(async move { Ok(vec![address]) })
+    fn resolve<'a>(&'a self, node: &'a str) -> Resolving<'a> {
+        let address = node
+            .split_once(':')
+            .and_then(|(name, port)| Some(SocketAddr::from((turmoil::lookup(name), port.parse().ok()?))));
+        Box::pin(async move { address.map(|address| vec![address]).ok_or(io::ErrorKind::NotFound.into()) })
     }
 
     fn endpoint(&self, _remote: SocketAddr) -> io::Result<Endpoint> {
