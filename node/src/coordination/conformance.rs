@@ -18,6 +18,7 @@ pub(super) async fn all<C: Coordination, F: Future<Output = C>>(fresh: impl Fn()
     a_setting_taken_away_is_gone(&fresh().await).await;
     a_watch_shows_what_is_there_and_what_becomes_of_it(&fresh().await).await;
     a_watcher_that_was_slow_sees_the_latest(&fresh().await).await;
+    a_wish_to_drain_stands_until_it_is_taken_back(&fresh().await).await;
     what_is_too_large_is_refused(&fresh().await).await;
 }
 
@@ -37,6 +38,18 @@ pub(super) fn node(name: &str) -> NodeRecord {
 pub(super) fn over(names: &[&str]) -> Placement {
     let capacities: BTreeMap<_, _> = names.iter().map(|name| (NodeName((*name).into()), 1)).collect();
     Placement::default().after(&Placement::default().balance(&capacities))
+}
+
+/// What a node does that acts by every placement at once. Never ends.
+pub(super) async fn act(coordination: &impl Coordination, registration: &dyn Registration) {
+    let mut placement = coordination.placement();
+    loop {
+        let placement_version = placement.borrow_and_update().version;
+        registration.report(Load { placement: placement_version, ..Load::default() });
+        if placement.changed().await.is_err() {
+            pending::<()>().await;
+        }
+    }
 }
 
 /// Waits until what is watched is as it should be.
@@ -172,6 +185,30 @@ async fn a_watcher_that_was_slow_sees_the_latest(coordination: &impl Coordinatio
         coordination.compare_and_swap("k", version, value).await.unwrap().unwrap();
     }
     until(&mut watched, |settings| settings.get("k").is_some_and(|setting| setting.version == 500)).await;
+}
+
+async fn a_wish_to_drain_stands_until_it_is_taken_back(coordination: &impl Coordination) {
+    let (a, b) = (NodeName("a".into()), NodeName("b".into()));
+    let mut watched = Drains::watch(coordination).await.unwrap();
+    for by in ["one", "another"] {
+        drains::wish(coordination, &a, by).await.unwrap();
+    }
+    let seen = timeout(Duration::from_secs(20), async {
+        while !watched.contains(&a) {
+            assert!(watched.changed().await);
+        }
+    });
+    seen.await.expect("the wish is seen");
+    assert!(!watched.contains(&b) && watched.names() == [a.clone()].into());
+    for _ in 0..2 {
+        drains::end(coordination, &a).await.unwrap();
+    }
+    let seen = timeout(Duration::from_secs(20), async {
+        while watched.contains(&a) {
+            assert!(watched.changed().await);
+        }
+    });
+    seen.await.expect("its end is seen");
 }
 
 async fn what_is_too_large_is_refused(coordination: &impl Coordination) {

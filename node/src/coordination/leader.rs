@@ -1,23 +1,37 @@
 //! What the leader decides: which node looks after which partition, as nodes come and go.
 //!
-//! Every node may run this; the one that is elected decides, and each of its decisions is written
-//! only if it still leads and nobody has decided before it.
+//! Every node with the role may run this; the one that is elected decides, and each of its decisions is
+//! written only if it still leads and nobody has decided before it.
+//!
+//! What a dead node has left is given away at once. What moves between living ones, because a node has
+//! joined or is to be emptied, moves one partition at a time: the next one once both its nodes act by
+//! the step before, so that no more than one partition's groups change their home at the same moment.
 
-use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    future::pending,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
-    Coordination, CoordinationError, Leadership, NodeName, Nodes, Placed, Placement, Refused, Registration,
-    Standing,
+    Coordination, CoordinationError, Drains, Leadership, Move, NodeName, NodeRecord, Nodes, Placed, Refused,
+    Registration, Standing,
 };
 
 /// How long the leader waits after coordination did not answer.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// How long a step may take those whom it concerns, before the next one is taken.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// The nodes that partitions can be given to, and how much each can carry.
 type Capacities = BTreeMap<NodeName, u32>;
@@ -47,18 +61,28 @@ pub async fn run(
     }
 }
 
-/// The placement after these nodes came or went; none where nothing is to change.
-///
-/// All moves are made at once. Moves from a living node are to be handed over one partition at a
-/// time: it is here that the first of them would be chosen.
-fn decide(placement: &Placement, capacities: &Capacities) -> Option<Placement> {
-    let moves = placement.balance(capacities);
-    (!moves.is_empty()).then(|| placement.after(&moves))
+/// What to move first: everything that nobody looks after, at once; or else one partition, to the node
+/// that carries least for what it can, and among those to the one that is to get most.
+fn first_step(moves: Vec<Move>, nodes: &Nodes) -> Vec<Move> {
+    let (orphans, handed_over): (Vec<_>, Vec<_>) = moves.into_iter().partition(|step| step.from.is_none());
+    if !orphans.is_empty() {
+        return orphans;
+    }
+    let burden = |node: &NodeName| {
+        let carried = nodes.get(node).map(|node| node.load.groups * 1_000 / u64::from(node.capacity.max(1)));
+        carried.unwrap_or_default()
+    };
+    let wanting = |node: &NodeName| handed_over.iter().filter(|step| step.to == *node).count();
+    let targets: BTreeSet<_> = handed_over.iter().map(|step| &step.to).collect();
+    let target = targets.into_iter().min_by_key(|node| (burden(node), Reverse(wanting(node)))).cloned();
+    handed_over.into_iter().find(|step| Some(&step.to) == target.as_ref()).into_iter().collect()
 }
 
-fn capacities(nodes: &Nodes) -> Capacities {
+/// One that is to be emptied carries nothing more.
+fn capacities(nodes: &Nodes, draining: &BTreeSet<NodeName>) -> Capacities {
+    let capacity = |node: &NodeRecord| if draining.contains(&node.name) { 0 } else { node.capacity };
     let carrying = nodes.values().filter(|node| node.roles.group);
-    carrying.map(|node| (node.name.clone(), node.capacity)).collect()
+    carrying.map(|node| (node.name.clone(), capacity(node))).collect()
 }
 
 struct Term<'c> {
@@ -78,46 +102,67 @@ impl Term<'_> {
     /// Keeps every partition with a living node for as long as this node leads.
     async fn serve(&mut self, leadership: &Leadership) -> Ended {
         info!(term = leadership.term, "this node leads");
+        let mut drains = match Drains::watch(self.coordination).await {
+            Ok(drains) => drains,
+            Err(error) => return Ended::Away(error),
+        };
         let mut nodes = self.coordination.nodes();
         let mut placed = self.coordination.placement().borrow().clone();
         let mut decided: Option<Capacities> = None;
         loop {
-            let living = capacities(&nodes.borrow_and_update());
+            let living = Arc::clone(&nodes.borrow_and_update());
+            let capacities = capacities(&living, &drains.names());
             // Most changes are reports of load.
-            if decided.as_ref() != Some(&living) {
-                match self.place(leadership, placed, &living).await {
-                    Ok(now) => placed = now,
-                    Err(ended) => return ended,
+            if decided.as_ref() != Some(&capacities) {
+                let step = first_step(placed.placement.balance(&capacities), &living);
+                if !step.is_empty() {
+                    match self.take(leadership, &placed, &step, &mut nodes).await {
+                        Ok(now) => placed = now,
+                        Err(ended) => return ended,
+                    }
+                    continue;
                 }
-                decided = Some(living);
+                decided = Some(capacities);
             }
             tokio::select! {
                 biased;
                 Ok(()) = self.standing.changed() => return Ended::Lapsed,
                 Ok(()) = nodes.changed() => {}
+                true = drains.changed() => {}
                 else => pending().await,
             }
         }
     }
 
-    async fn place(
-        &self,
+    /// Takes a step, and waits until those whom it concerns act by it, for a while: the next step
+    /// begins from what stands then.
+    async fn take(
+        &mut self,
         leadership: &Leadership,
-        mut placed: Arc<Placed>,
-        living: &Capacities,
+        placed: &Placed,
+        step: &[Move],
+        nodes: &mut watch::Receiver<Arc<Nodes>>,
     ) -> Result<Arc<Placed>, Ended> {
-        while let Some(placement) = decide(&placed.placement, living) {
-            let written = self.coordination.place(leadership, placed.version, placement.clone()).await;
-            placed = match written.map_err(Ended::Away)? {
-                Ok(version) => {
-                    info!(version, nodes = living.len(), "placed");
-                    Arc::new(Placed { version, placement })
-                }
-                Err(Refused::Moved(current)) => current,
-                Err(Refused::Deposed) => return Err(Ended::Deposed),
-            };
+        let placement = placed.placement.after(step);
+        let written = self.coordination.place(leadership, placed.version, placement.clone()).await;
+        let version = match written.map_err(Ended::Away)? {
+            Ok(version) => version,
+            Err(Refused::Moved(current)) => return Ok(current),
+            Err(Refused::Deposed) => return Err(Ended::Deposed),
+        };
+        debug!(version, partitions = step.len(), "moved");
+        let concerned: BTreeSet<_> =
+            step.iter().flat_map(|step| step.from.iter().chain([&step.to])).collect();
+        let act_by_it = |nodes: &Arc<Nodes>| {
+            let mut living = concerned.iter().filter_map(|node| nodes.get(*node));
+            living.all(|node| node.load.placement >= version)
+        };
+        tokio::select! {
+            biased;
+            Ok(()) = self.standing.changed() => Err(Ended::Lapsed),
+            // Whoever is slow hears of it by the next step at the latest.
+            _ = timeout(SETTLE_MAX, nodes.wait_for(act_by_it)) => Ok(Arc::new(Placed { version, placement })),
         }
-        Ok(placed)
     }
 
     /// Waits until this node is registered again, and the others have had the time to be.
@@ -140,8 +185,9 @@ mod tests {
     use super::*;
     use crate::{
         coordination::{
-            InProcess, Load, NodeRecord, Roles,
-            conformance::{node, over, until},
+            InProcess, Load, Roles,
+            conformance::{act, node, over, until},
+            drains,
         },
         store::MemoryStore,
     };
@@ -164,7 +210,7 @@ mod tests {
         let wavering = Wavering { registration, standing: standing.clone() };
         let coordination = coordination.clone();
         tokio::spawn(async move {
-            run(&coordination, &wavering, GRACE).await;
+            tokio::join!(run(&coordination, &wavering, GRACE), act(&coordination, &wavering));
         });
         standing
     }
@@ -189,31 +235,136 @@ mod tests {
         }
     }
 
+    /// A node that carries groups and acts by every placement at once, until the task is ended.
+    async fn join(coordination: &InProcess, name: &str) -> tokio::task::JoinHandle<()> {
+        let registration = coordination.register(node(name)).await.unwrap();
+        let coordination = coordination.clone();
+        tokio::spawn(async move { act(&coordination, &*registration).await })
+    }
+
+    fn is_over(placed: &Placed, names: &[&str]) -> bool {
+        placed.version > 0 && placed.placement.balance(&named(names)).is_empty()
+    }
+
     #[test]
-    fn what_is_placed_well_is_left_alone() {
-        let placement = over(&["a", "b"]);
-        assert_eq!(decide(&placement, &named(&["a", "b"])), None);
-        assert_eq!(decide(&placement, &named(&[])), None, "there is nobody to give it to");
-        let after = decide(&placement, &named(&["a"])).unwrap();
-        assert_eq!(after.balance(&named(&["a"])), []);
+    fn what_nobody_looks_after_goes_first_and_all_at_once() {
+        let placement = over(&["a", "b", "c"]);
+        let moves =
+            placement.balance(&[("b", 1), ("c", 0), ("d", 1)].map(|(n, c)| (NodeName(n.into()), c)).into());
+        let step = first_step(moves.clone(), &Nodes::new());
+        assert!(step.len() == placement.held(&NodeName("a".into())) && step.len() < moves.len());
+        assert!(step.iter().all(|step| step.from.is_none()));
+    }
+
+    #[test]
+    fn one_partition_moves_to_the_node_that_carries_least() {
+        let moves = over(&["a"]).balance(&named(&["a", "b", "c"]));
+        let carrying = |name: &str, groups, capacity| {
+            let load = Load { groups, ..Load::default() };
+            (NodeName(name.into()), NodeRecord { load, capacity, ..node(name) })
+        };
+        for (b, c, target) in [((10, 1), (5, 1), "c"), ((10, 4), (5, 1), "b")] {
+            let nodes = Nodes::from([carrying("b", b.0, b.1), carrying("c", c.0, c.1)]);
+            let step = first_step(moves.clone(), &nodes);
+            assert!(step.len() == 1 && step[0].to.0 == target, "{step:?}");
+        }
+        assert_eq!(first_step(Vec::new(), &Nodes::new()), []);
     }
 
     #[tokio::test]
     async fn partitions_follow_the_nodes_that_carry_groups() {
         let coordination = coordination().await;
         let mut placement = coordination.placement();
-        let is_over = |placed: &Arc<Placed>, names: &[&str]| {
-            placed.version > 0 && placed.placement.balance(&named(names)).is_empty()
-        };
         let _standing = lead(&coordination, coordination.register(node("a")).await.unwrap());
         until(&mut placement, |placed| is_over(placed, &["a"])).await;
         let access_only = NodeRecord { roles: Roles { group: false, ..Roles::ALL }, ..node("x") };
         let _access = coordination.register(access_only).await.unwrap();
-        let b = coordination.register(node("b")).await.unwrap();
-        until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;
-        drop(b);
+        let b = join(&coordination, "b").await;
+        let c = join(&coordination, "c").await;
+        b.abort();
+        until(&mut placement, |placed| is_over(placed, &["a", "c"])).await;
+        c.abort();
         until(&mut placement, |placed| is_over(placed, &["a"])).await;
-        assert_eq!(placement.borrow().version, 3, "one decision for each change");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_joining_node_is_given_one_partition_at_a_time_and_the_next_once_both_act_by_it() {
+        let coordination = coordination().await;
+        let mut placement = coordination.placement();
+        let a = coordination.register(node("a")).await.unwrap();
+        let b = coordination.register(node("b")).await.unwrap();
+        let _standing = lead(
+            &coordination,
+            coordination
+                .register(NodeRecord { roles: Roles { group: false, ..Roles::ALL }, ..node("x") })
+                .await
+                .unwrap(),
+        );
+        until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;
+        let mut before = placement.borrow_and_update().clone();
+        for registration in [&a, &b] {
+            registration.report(Load { placement: before.version, ..Load::default() });
+        }
+        let _c = join(&coordination, "c").await;
+        for _ in 0..20 {
+            placement.changed().await.unwrap();
+            let now = placement.borrow_and_update().clone();
+            let moves = before.placement.moves_to(&now.placement);
+            assert!(moves.len() == 1 && moves[0].to.0 == "c", "{moves:?}");
+            assert!(timeout(SETTLE_MAX / 2, placement.changed()).await.is_err(), "nobody acts by it yet");
+            for registration in [&a, &b] {
+                registration.report(Load { placement: now.version, ..Load::default() });
+            }
+            before = now;
+        }
+        let waited = tokio::time::Instant::now();
+        for _ in 0..10 {
+            placement.changed().await.unwrap();
+            placement.borrow_and_update();
+        }
+        let waited = waited.elapsed();
+        assert!(
+            waited > 8 * SETTLE_MAX && waited < 11 * SETTLE_MAX,
+            "a slow node holds it up a little: {waited:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_to_be_emptied_is_and_one_whose_wish_is_taken_back_is_filled_again() {
+        let coordination = coordination().await;
+        let mut placement = coordination.placement();
+        let _b = join(&coordination, "b").await;
+        let _c = join(&coordination, "c").await;
+        let _standing = lead(
+            &coordination,
+            coordination
+                .register(NodeRecord { roles: Roles { group: false, ..Roles::ALL }, ..node("x") })
+                .await
+                .unwrap(),
+        );
+        until(&mut placement, |placed| is_over(placed, &["b", "c"])).await;
+        let b = NodeName("b".into());
+        drains::wish(&coordination, &b, "test").await.unwrap();
+        until(&mut placement, |placed| placed.placement.held(&b) == 0).await;
+        assert!(is_over(&placement.borrow(), &["c"]));
+        let _d = join(&coordination, "d").await;
+        until(&mut placement, |placed| is_over(placed, &["c", "d"])).await;
+        drains::end(&coordination, &b).await.unwrap();
+        until(&mut placement, |placed| is_over(placed, &["b", "c", "d"])).await;
+    }
+
+    #[tokio::test]
+    async fn where_all_are_to_be_emptied_nothing_moves() {
+        let coordination = coordination().await;
+        let mut placement = coordination.placement();
+        let _standing = lead(&coordination, coordination.register(node("a")).await.unwrap());
+        until(&mut placement, |placed| is_over(placed, &["a"])).await;
+        drains::wish(&coordination, &NodeName("a".into()), "test").await.unwrap();
+        let _b = join(&coordination, "b").await;
+        drains::wish(&coordination, &NodeName("b".into()), "test").await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+        let held = ["a", "b"].map(|name| placement.borrow().placement.held(&NodeName(name.into())));
+        assert_eq!(held.iter().sum::<usize>(), usize::from(crate::coordination::PARTITIONS));
     }
 
     #[tokio::test(start_paused = true)]

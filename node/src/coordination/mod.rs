@@ -6,6 +6,8 @@
 
 mod placement;
 
+pub mod drains;
+
 pub mod leader;
 
 mod in_process;
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use drains::Drains;
 pub use etcd::{Etcd, EtcdDriver, EtcdOptions, EtcdTls};
 pub use in_process::{InProcess, Writer};
 pub use placement::{Move, PARTITIONS, Partition, Placement};

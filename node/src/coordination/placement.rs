@@ -126,6 +126,11 @@ impl Placement {
         Partition::all().filter_map(moved).collect()
     }
 
+    /// The nodes that have partitions.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.partitions.keys()
+    }
+
     /// How many partitions a node has.
     #[must_use]
     pub fn held(&self, node: &NodeName) -> usize {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tonic::Status;
 use tracing::{debug, info, warn};
@@ -97,29 +97,31 @@ impl Keeper {
     /// Keeps the lease until the registration ends, here or by another that takes its name.
     pub(super) async fn run(mut self) {
         let beat = (self.lasting / 3).min(BEAT_MAX);
-        let mut pause = beat;
+        let mut due_at = Instant::now() + beat;
         let mut load = self.load.clone();
         let mut tried = self.told.placement;
         loop {
+            // However much there is to tell, the lease is prolonged in time.
             let is_due = tokio::select! {
                 biased;
+                () = sleep_until(due_at) => true,
                 has_news = urgent(&mut load, tried) => if has_news { false } else { break },
-                () = sleep(pause) => true,
             };
             // What cannot be told now is told with the next beat.
             tried = self.load.borrow().placement;
             let done = if is_due { self.beat().await } else { self.record().await };
-            pause = match done {
+            match done {
                 Ok(Standing::Lost) => {
                     warn!(name = self.record.name.0, "another registration has taken this node's name");
                     break;
                 }
-                Ok(_) => beat,
+                Ok(_) if is_due => due_at = Instant::now() + beat,
+                Ok(_) => {}
                 Err(status) => {
                     self.missed(&status);
-                    RETRY.min(beat)
+                    due_at = Instant::now() + RETRY.min(beat);
                 }
-            };
+            }
         }
         self.end(self.lease).await;
     }

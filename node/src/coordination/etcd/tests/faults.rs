@@ -13,22 +13,32 @@ use crate::coordination::{Roles, leader};
 struct Node {
     registration: Arc<dyn Registration>,
     leading: JoinHandle<()>,
+    acting: JoinHandle<()>,
 }
 
 impl Node {
     async fn start(etcd: &Etcd, name: &str) -> Self {
         let registration: Arc<dyn Registration> = etcd.register(node(name)).await.unwrap().into();
-        let (etcd, leads) = (etcd.clone(), Arc::clone(&registration));
+        let (leads_by, leads) = (etcd.clone(), Arc::clone(&registration));
         let leading = tokio::spawn(async move {
-            leader::run(&etcd, &*leads, LEASE).await;
+            leader::run(&leads_by, &*leads, LEASE).await;
         });
-        Self { registration, leading }
+        let acting = acting(etcd, &registration);
+        Self { registration, leading, acting }
     }
 
     async fn stop(self) {
-        self.leading.abort();
-        drop(self.leading.await);
+        for task in [self.leading, self.acting] {
+            task.abort();
+            drop(task.await);
+        }
     }
+}
+
+/// It acts by every placement at once, until the task is ended.
+fn acting(etcd: &Etcd, registration: &Arc<dyn Registration>) -> JoinHandle<()> {
+    let (etcd, registration) = (etcd.clone(), Arc::clone(registration));
+    tokio::spawn(async move { conformance::act(&etcd, &*registration).await })
 }
 
 /// Is every partition with one of these nodes, and has each its share?
@@ -185,7 +195,8 @@ async fn of_two_that_want_to_lead_one_decides_and_the_other_after_it() {
     until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;
     let access_only = NodeRecord { roles: Roles { group: false, ..Roles::ALL }, ..node("x") };
     let _access = one.register(access_only).await.unwrap();
-    let c = one.register(node("c")).await.unwrap();
+    let c: Arc<dyn Registration> = one.register(node("c")).await.unwrap().into();
+    let acting_c = acting(&one, &c);
     until(&mut placement, |placed| is_over(placed, &["a", "b", "c"])).await;
     let deposed = one.leader().borrow().clone().unwrap();
     assert_eq!(deposed.node, named("a"));
@@ -194,7 +205,8 @@ async fn of_two_that_want_to_lead_one_decides_and_the_other_after_it() {
     until(&mut placement, |placed| is_over(placed, &["b", "c"])).await;
     let version = placement.borrow().version;
     assert_eq!(one.place(&deposed, version, over(&["a"])).await.unwrap(), Err(Refused::Deposed));
-    drop(c);
+    acting_c.abort();
+    drop((acting_c.await, c));
     until(&mut placement, |placed| is_over(placed, &["b"])).await;
     b.stop().await;
 }
