@@ -46,9 +46,13 @@ impl Views {
             Some(Asked::Change(change)) => {
                 self.groups.change(actor.clone(), change).await.map(Answer::Changed)
             }
-            Some(Asked::Incarnation(_) | Asked::Presence(_) | Asked::Status(_)) => {
-                Err(bad_request("a session answers this itself"))
-            }
+            Some(
+                Asked::Incarnation(_)
+                | Asked::Presence(_)
+                | Asked::Status(_)
+                | Asked::Cluster(_)
+                | Asked::Drain(_),
+            ) => Err(bad_request("a session answers this itself")),
             None => Err(bad_request("a request asks for something")),
         };
         let body = answered.unwrap_or_else(|refusal| Answer::Failure(refusal.into()));

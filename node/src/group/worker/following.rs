@@ -22,8 +22,10 @@ use crate::{
 /// How long a home that was replaced waits before it takes the group back.
 const SHUT_OUT: Duration = Duration::from_secs(1);
 
-/// Between two attempts to follow, while the store alone says what is new.
-const RETRY: Duration = Duration::from_millis(250);
+/// Between two attempts to follow, while the store alone says what is new: short at first, since a
+/// new home may only not have heard that it is one, and twice as long each time up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(15);
+const RETRY_MAX: Duration = Duration::from_millis(250);
 
 /// The home elsewhere, and its feed while somebody here needs the group.
 #[derive(Debug)]
@@ -32,11 +34,19 @@ pub(super) struct Following {
     feed: Option<Feed>,
     /// When to ask again, after a feed has ended.
     again: Option<Instant>,
+    /// How long to wait the next time.
+    pause: Duration,
 }
 
 impl Following {
     fn new(home: NodeName) -> Self {
-        Self { home, feed: None, again: None }
+        Self { home, feed: None, again: None, pause: RETRY_FIRST }
+    }
+
+    fn lose_feed(&mut self) {
+        self.feed = None;
+        self.again = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(RETRY_MAX);
     }
 }
 
@@ -166,15 +176,19 @@ impl Worker {
                 return;
             }
         };
-        let Err(why) = taken else { return };
+        let Err(why) = taken else {
+            if let Some(following) = &mut self.following {
+                following.pause = RETRY_FIRST;
+            }
+            return;
+        };
         if why.code == Code::NotHome {
             tracing::debug!(group = %self.group, %why, "a feed is begun again");
         } else {
             tracing::warn!(group = %self.group, %why, "what a feed brought was not taken; it is begun again");
         }
         if let Some(following) = &mut self.following {
-            following.feed = None;
-            following.again = Some(Instant::now() + RETRY);
+            following.lose_feed();
         }
         self.look_or_warn().await;
     }
