@@ -270,6 +270,31 @@ impl Client {
         }
     }
 
+    /// All nodes of the cluster, as the one that this client is on knows them. For administrators.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for everybody else.
+    pub async fn cluster(&self) -> Result<wire::Cluster, RequestError> {
+        match self.ask(wire::request::Body::Cluster(wire::GetCluster {})).await? {
+            wire::response::Body::Cluster(cluster) => Ok(cluster),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has a node emptied, so that it can be removed, or takes that back. It is done when
+    /// [`cluster`](Self::cluster) says so. For administrators.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for everybody else;
+    /// [`BadRequest`](crate::Code::BadRequest) where there is no such node, or no other could take over.
+    pub async fn drain_node(&self, node: &str, cancel: bool) -> Result<(), RequestError> {
+        let drain = wire::DrainNode { node: node.to_owned(), cancel };
+        match self.ask(wire::request::Body::Drain(drain)).await? {
+            wire::response::Body::Done(wire::Done {}) => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn groups_named(
         &self,
         after: Option<GroupId>,

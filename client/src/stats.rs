@@ -16,6 +16,9 @@ pub struct Stats {
     pub duplicates_dropped: u64,
     /// Sessions after the first one.
     pub reconnects: u64,
+    /// Those among them that began on another node before the one before had ended, since the node
+    /// asked for it: the app stayed online.
+    pub moves: u64,
     /// Times the connection went on over a new socket after
     /// [`network_changed`](crate::Client::network_changed).
     pub migrations: u64,
@@ -37,6 +40,7 @@ pub(crate) struct Counters {
     pub(crate) gaps_refilled: AtomicU64,
     pub(crate) duplicates_dropped: AtomicU64,
     pub(crate) sessions: AtomicU64,
+    pub(crate) moves: AtomicU64,
     pub(crate) migrations: AtomicU64,
     pub(crate) parked: AtomicU64,
     /// Of connections that are gone.
@@ -62,6 +66,7 @@ impl Counters {
             gaps_refilled: get(&self.gaps_refilled),
             duplicates_dropped: get(&self.duplicates_dropped),
             reconnects: get(&self.sessions).saturating_sub(1),
+            moves: get(&self.moves),
             migrations: get(&self.migrations),
             parked: get(&self.parked),
             bytes_sent: get(&self.bytes_sent) + sent,

@@ -307,7 +307,9 @@ fn check_request(request: &wire::Request) -> Result<(), Code> {
                 _ => Ok(()),
             }
         }
-        Body::Groups(_) | Body::Incarnation(_) | Body::Status(_) => Ok(()),
+        Body::Groups(_) | Body::Incarnation(_) | Body::Status(_) | Body::Cluster(_) | Body::Drain(_) => {
+            Ok(())
+        }
     }
 }
 

@@ -31,6 +31,7 @@ const SLOW_BUFFER_BYTES: usize = 8 << 10;
 pub(crate) struct Counts {
     pub(crate) gaps_refilled: u64,
     pub(crate) reconnects: u64,
+    pub(crate) moves: u64,
     pub(crate) parked: u64,
     pub(crate) restarts: u64,
     pub(crate) pauses: u64,
@@ -261,6 +262,7 @@ impl Member {
         let stats = client.stats();
         self.counts.gaps_refilled += stats.gaps_refilled;
         self.counts.reconnects += stats.reconnects;
+        self.counts.moves += stats.moves;
         self.counts.parked += stats.parked;
     }
 }

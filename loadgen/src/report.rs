@@ -116,6 +116,8 @@ pub struct Report {
     pub gaps_refilled: u64,
     /// Times a client lost its connection and came back by itself.
     pub reconnects: u64,
+    /// Those among them for which nobody was offline: the node had asked for it.
+    pub moves: u64,
     /// Times a client was ended and begun again from its saved state.
     pub restarts: u64,
     /// Times a client stopped reading.
@@ -196,7 +198,11 @@ impl fmt::Display for Report {
         line("deliveries", format!("{} ({:.0}/s)", self.deliveries, rate(self.deliveries)))?;
         line("receipt after", self.publish_latency_ms.to_string())?;
         line("delivered after", self.delivery_latency_ms.to_string())?;
-        line("reconnects", format!("{}, gaps refilled {}", self.reconnects, self.gaps_refilled))?;
+        let Self { reconnects, moves, gaps_refilled, .. } = self;
+        line(
+            "reconnects",
+            format!("{reconnects}, of these {moves} without a break; gaps refilled {gaps_refilled}"),
+        )?;
         let moved = match self.moved {
             0 => String::new(),
             moved => format!("; {:.1} ms of the {moved} that lost their session", self.moved_lag_ms),

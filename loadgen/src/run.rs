@@ -141,6 +141,7 @@ impl Crew {
             }
             report.gaps_refilled += counts.gaps_refilled;
             report.reconnects += counts.reconnects;
+            report.moves += counts.moves;
             report.parked += counts.parked;
             report.restarts += counts.restarts;
             report.pauses += counts.pauses;

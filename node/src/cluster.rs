@@ -1,7 +1,11 @@
 //! One node among others: it follows the placement, reaches the others, and is reached by them. Whoever
 //! starts it registers it, once it serves.
 
-use std::{collections::BTreeSet, fmt, io, sync::Arc, time::Duration};
+mod others;
+
+mod steering;
+
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use quinn::{AsyncUdpSocket, Endpoint, Runtime};
 use rand::rngs::StdRng;
@@ -16,9 +20,12 @@ use crate::{
     coordination::{Coordination, Move, NodeName, Partition, Placed},
     delivery::Pages,
     group::Groups,
+    node::StartError,
     ops::Metrics,
     peer::{Dialer, Links, PeerTls, Server, ServerParts, endpoint},
 };
+
+pub(crate) use others::{Others, describe};
 
 /// How often the store is asked whether another home has written to the groups that have theirs here,
 /// and whether it has left members untold.
@@ -42,6 +49,7 @@ pub(crate) struct Joining {
     me: NodeName,
     endpoint: Endpoint,
     links: Arc<Links>,
+    others: Arc<Others>,
 }
 
 /// A node among others. Dropping it is a crash.
@@ -50,16 +58,18 @@ pub(crate) struct Cluster {
     server: Server,
     tasks: JoinSet<()>,
     acts_by: watch::Receiver<u64>,
+    others: Arc<Others>,
 }
 
 impl ClusterParts {
-    pub(crate) fn reach(
+    pub(crate) async fn reach(
         self,
         name: &str,
         runtime: Arc<dyn Runtime>,
         random: &mut StdRng,
-    ) -> io::Result<Joining> {
+    ) -> Result<Joining, StartError> {
         let me = NodeName(name.to_owned());
+        let others = Others::begin(me.clone(), Arc::clone(&self.coordination)).await;
         let (endpoint, tls) = endpoint(self.tls.clone(), Arc::clone(&self.socket), runtime, random)?;
         let dialer = Dialer {
             me: me.clone(),
@@ -69,13 +79,17 @@ impl ClusterParts {
             nodes: self.coordination.nodes(),
         };
         let links = Arc::new(Links::new(Arc::new(dialer), self.coordination.placement()));
-        Ok(Joining { parts: self, me, endpoint, links })
+        Ok(Joining { parts: self, me, endpoint, links, others: Arc::new(others) })
     }
 }
 
 impl Joining {
     pub(crate) fn links(&self) -> Arc<Links> {
         Arc::clone(&self.links)
+    }
+
+    pub(crate) fn others(&self) -> Arc<Others> {
+        Arc::clone(&self.others)
     }
 
     /// Serves the other nodes.
@@ -86,7 +100,7 @@ impl Joining {
         limits: AccessLimits,
         metrics: Arc<Metrics>,
     ) -> Cluster {
-        let Self { parts, me, endpoint, .. } = self;
+        let Self { parts, me, endpoint, others, .. } = self;
         let (acting, acts_by) = watch::channel(0);
         let placement = FollowPlacement { me: me.clone(), groups: groups.clone(), acting };
         let server = ServerParts {
@@ -100,7 +114,7 @@ impl Joining {
         let mut tasks = JoinSet::new();
         tasks.spawn(placement.run(parts.coordination.placement()));
         tasks.spawn(look_for_other_homes(groups.clone()));
-        Cluster { server: Server::start(server, endpoint), tasks, acts_by }
+        Cluster { server: Server::start(server, endpoint), tasks, acts_by, others }
     }
 }
 
@@ -110,10 +124,16 @@ impl Cluster {
         self.acts_by.clone()
     }
 
+    /// Has the other nodes take over, `sessions` and all, unless nobody could.
+    pub(crate) async fn hand_over(&self, sessions: impl Future<Output = ()>) {
+        self.others.hand_over(sessions).await;
+    }
+
     /// Tells the other nodes.
     pub(crate) async fn leave(mut self) {
         self.tasks.shutdown().await;
         self.server.shut_down().await;
+        self.others.go().await;
     }
 }
 

@@ -55,6 +55,9 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How long clients have to leave when the node stops, in milliseconds.
     pub drain_grace_ms: u64,
+    /// How long a node among others takes at most, when it is told to stop, to hand over to them what it
+    /// does before, in milliseconds; 0: it does not.
+    pub drain_max_ms: u64,
     /// The system's send and receive buffer of each UDP socket, in bytes; the system may give less.
     pub socket_buffer_bytes: usize,
     /// Threads that carry the node's tasks; 0: one for each processor.
@@ -173,6 +176,7 @@ impl Default for Config {
             log: "info".into(),
             log_format: LogFormat::Human,
             drain_grace_ms: 10_000,
+            drain_max_ms: 20_000,
             socket_buffer_bytes: 4 << 20,
             worker_threads: 0,
             coordination: CoordinationConfig::default(),

@@ -104,9 +104,10 @@ impl Node {
             limits.group.clone(),
             random.next_u64(),
         );
-        let mut cluster = None;
-        if let Some(others) = parts.cluster {
-            let joining = others.reach(&parts.name, parts.runtime, &mut random)?;
+        let (mut cluster, mut others) = (None, None);
+        if let Some(parts_of_cluster) = parts.cluster {
+            let joining = parts_of_cluster.reach(&parts.name, parts.runtime, &mut random).await?;
+            others = Some(joining.others());
             groups = groups.among(joining.links());
             let limits = limits.access.clone();
             cluster = Some(joining.join(&groups, &pages, limits, Arc::clone(&parts.metrics)));
@@ -124,6 +125,7 @@ impl Node {
             metrics: Arc::clone(&parts.metrics),
             name: parts.name,
             addresses: parts.addresses,
+            others,
             random,
         };
         let access = Access::start(access, endpoints);
@@ -174,12 +176,21 @@ impl Node {
         }
     }
 
+    /// Has the other nodes take over what this one does, as `shoal drain` would: completes once it has
+    /// neither partitions nor sessions. At once where it is alone, or where the others could not.
+    pub async fn hand_over(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.hand_over(self.access.emptied()).await;
+        }
+    }
+
     fn acts_by(&self) -> Option<watch::Receiver<u64>> {
         self.cluster.as_ref().map(Cluster::acts_by)
     }
 
     /// Tells the clients to leave, waits up to `grace` until they have, closes the connections of
-    /// those who stayed, and writes back what is in memory.
+    /// those who stayed, and writes back what is in memory. One among others is to have given back its
+    /// registration before.
     pub async fn shutdown(self, grace: Duration) {
         self.access.shut_down(grace).await;
         drop(self.recovery);

@@ -11,7 +11,7 @@ use super::{
     follows::Asked,
     framed::{self, FrameReader, StreamError},
     lock,
-    shared::Shared,
+    shared::{Link, Shared},
 };
 use crate::{Closed, Lost};
 
@@ -31,6 +31,7 @@ const AGENT_BYTES_MAX: usize = 128;
 pub(crate) struct Connected {
     pub(crate) node: String,
     pub(crate) connection: quinn::Connection,
+    pub(crate) link: Link,
     pub(crate) to_node: SendStream,
     pub(crate) from_node: FrameReader,
     pub(crate) welcome: wire::Welcome,
@@ -97,7 +98,8 @@ async fn attempt(shared: &Shared, node: &str) -> Result<Connected, DialError> {
         return Err(DialError::Closed(closed));
     }
     let Greeting { to_node, from_node, welcome, asked } = greeting;
-    Ok(Connected { node: node.to_owned(), connection, to_node, from_node, welcome, user, asked })
+    let link = Link::new(connection.clone(), welcome.session);
+    Ok(Connected { node: node.to_owned(), connection, link, to_node, from_node, welcome, user, asked })
 }
 
 fn not_greeted(shared: &Shared, connection: &quinn::Connection, error: HelloError) -> DialError {

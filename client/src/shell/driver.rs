@@ -10,7 +10,7 @@ use super::{
     session::{self, End},
     shared::Shared,
 };
-use crate::{Closed, Lost, core::backoff::Backoff};
+use crate::{Closed, Lost, core::backoff::Backoff, stats::count};
 
 /// The first and the longest wait between rounds of attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -44,7 +44,7 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
                 },
             },
         };
-        let began = Instant::now();
+        let (began, node) = (Instant::now(), connected.node.clone());
         tracing::debug!(node = %connected.node, session = connected.welcome.session, "online");
         let end = tokio::select! {
             biased;
@@ -53,10 +53,16 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
         };
         match end {
             End::Closed(why) => return why,
-            End::Moved(connected) => moved_to = Some(*connected),
+            End::Moved(connected) => {
+                count(&shared.counters.moves, 1);
+                moved_to = Some(*connected);
+            }
             End::Lost(why) => {
                 if began.elapsed() >= SESSION_GOOD {
                     backoff.reset();
+                }
+                if dial::elsewhere(&why) {
+                    lock(&shared.nodes).avoid(&node);
                 }
                 rest(shared, &mut backoff, why).await;
             }

@@ -48,7 +48,10 @@ async fn persist(
     let mut failed = None;
     loop {
         let link = next_link(shared, failed).await?;
-        match ask(&link.connection, body.clone()).await {
+        let asking = link.ask().await;
+        let answer = ask(&link.connection, body.clone()).await;
+        drop(asking);
+        match answer {
             Ok(answer) => return Ok(answer),
             Err(AskError::Refused(refusal)) if is_for_now(&refusal, repeatable) => {
                 let wait = Duration::from_millis(u64::from(refusal.retry_after_ms));

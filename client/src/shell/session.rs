@@ -15,7 +15,7 @@ use shoal_protocol::{Code, GroupId, Incarnation, Refusal, wire};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -33,6 +33,9 @@ use crate::{
 
 /// How many ends of follows wait to be looked at.
 const ENDINGS_MAX: usize = 16;
+
+/// How long answers of a node that is left are waited for.
+const ANSWERS_WAIT: Duration = Duration::from_secs(2);
 
 /// How a session ended.
 #[derive(Debug)]
@@ -275,7 +278,10 @@ impl Session {
                 Some(node) => {
                     self.moving.store(true, Ordering::Relaxed);
                     match Box::pin(dial(&self.shared, &node)).await {
-                        Ok(connected) => return End::Moved(Box::new(connected)),
+                        Ok(connected) => {
+                            self.finish_requests(&connected).await;
+                            return End::Moved(Box::new(connected));
+                        }
                         // The session that is here goes on as long as its node.
                         Err(why) => tracing::debug!(%node, ?why, "cannot move"),
                     }
@@ -284,6 +290,14 @@ impl Session {
             if let Some(error) = self.connection.close_reason() {
                 return End::Lost(framed::lost(&error));
             }
+        }
+    }
+
+    /// From here on requests go to the next node; those that are under way are waited for, since
+    /// not all of them can be asked again.
+    async fn finish_requests(&self, next: &Connected) {
+        if let Some(link) = self.shared.link.send_replace(Some(next.link.clone())) {
+            let _ = timeout(ANSWERS_WAIT, link.answered()).await;
         }
     }
 }

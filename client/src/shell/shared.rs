@@ -9,7 +9,7 @@ use quinn::{ConnectionId, IdleTimeout, TransportConfig, VarInt, crypto::rustls::
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use shoal_protocol::{ALPN, UserId, wire};
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -46,6 +46,26 @@ pub(crate) struct Link {
     pub(crate) connection: quinn::Connection,
     /// Tells it from the sessions before.
     pub(crate) session: u64,
+    /// A permit for each request that is under way on it.
+    asking: Arc<Semaphore>,
+}
+
+impl Link {
+    pub(crate) fn new(connection: quinn::Connection, session: u64) -> Self {
+        Self { connection, session, asking: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+    }
+
+    /// A request is under way until this is dropped.
+    pub(crate) async fn ask(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.asking.acquire().await.ok()
+    }
+
+    /// Waits until no request is under way.
+    pub(crate) async fn answered(&self) {
+        // As above.
+        let _ = self.asking.acquire_many(REQUESTS_MAX as u32).await;
+    }
 }
 
 /// What the latest session said.
@@ -169,8 +189,7 @@ impl Shared {
         lock(&self.nodes).online(&connected.node, connected.welcome.nodes.clone());
         let limits = connected.welcome.limits.unwrap_or_default();
         *lock(&self.welcomed) = Some(Welcomed { user: connected.user.clone(), limits });
-        let link = Link { connection: connected.connection.clone(), session: connected.welcome.session };
-        self.link.send_replace(Some(link));
+        self.link.send_replace(Some(connected.link.clone()));
         self.state.send_replace(State::Online { node: connected.node.clone() });
     }
 

@@ -79,6 +79,8 @@ pub(super) struct Control {
     /// When a heartbeat came last.
     heard: Instant,
     expires_ms: u64,
+    /// When it is closed, since the client was told to leave.
+    leave_by: Option<Instant>,
     signal_pace: Pace,
     /// A frame that came too fast, and when it is due.
     parked: Option<Box<(wire::ToNode, Instant)>>,
@@ -103,6 +105,7 @@ impl Control {
             timer: Box::pin(sleep_until(Instant::now())),
             heard: Instant::now(),
             expires_ms: identity.claims.expires_ms,
+            leave_by: None,
             parked: None,
         }
     }
@@ -203,9 +206,14 @@ impl Control {
             return Err(Refusal::new(Code::SessionReplaced, "the device has opened another session").into());
         }
         if self.session.take_order(Order::Drain) {
-            let drain =
-                wire::Drain { nodes: self.shared.addresses.clone(), grace_ms: self.shared.grace_ms() };
-            self.tell(ToClient::Drain(drain));
+            let grace = self.shared.grace();
+            let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+            self.tell(ToClient::Drain(wire::Drain { nodes: self.shared.elsewhere(), grace_ms }));
+            self.leave_by = Some(Instant::now() + grace);
+            self.arm_timer();
+        }
+        if self.session.take_order(Order::Stay) {
+            self.leave_by = None;
         }
         Ok(())
     }
@@ -214,6 +222,9 @@ impl Control {
         let now = Instant::now();
         if self.shared.clock.now_ms() >= self.expires_ms {
             return Err(Refusal::new(Code::TokenExpired, "the token has expired").into());
+        }
+        if self.leave_by.is_some_and(|leave_by| now >= leave_by) {
+            return Err(Refusal::new(Code::Draining, "the node is going").into());
         }
         if now >= self.silent_at() {
             return Err(Refusal::new(Code::TimedOut, "no heartbeat came in time").into());
@@ -232,7 +243,8 @@ impl Control {
         // The wall clock may be set: it is looked at again before long.
         let expires = Instant::now() + Duration::from_millis(token_ms.min(3_600_000));
         let parked = self.parked.as_ref().map(|parked| parked.1);
-        let first = [Some(self.silent_at()), Some(expires), parked].into_iter().flatten().min();
+        let first =
+            [Some(self.silent_at()), Some(expires), self.leave_by, parked].into_iter().flatten().min();
         self.timer.as_mut().reset(first.expect("two of them are there"));
     }
 

@@ -112,12 +112,21 @@ pub(super) fn welcome(shared: &Shared, session: &Session, identity: &Identity) -
             requests_max: wire_count(limits.requests_max),
         }),
         heartbeat_ms: limits.heartbeat_ms,
-        nodes: shared.addresses.clone(),
+        nodes: nodes(shared),
         incarnation: Incarnation::issue(now_ms, shared.random()).0,
         token_expires_ms: identity.claims.expires_ms,
         time_ms: now_ms,
         own_group: GroupId::own(&identity.claims.user).to_wire(),
     }
+}
+
+/// This node's addresses, and those of others for when it goes.
+fn nodes(shared: &Shared) -> Vec<String> {
+    let mut nodes = shared.addresses.clone();
+    if shared.others.is_some() {
+        nodes.extend(shared.elsewhere());
+    }
+    nodes
 }
 
 #[cfg(test)]

@@ -37,11 +37,15 @@
 
 mod accept;
 
+mod administration;
+
 mod control;
 
 mod datagrams;
 
 mod delivered;
+
+mod drain;
 
 mod follows;
 
@@ -86,6 +90,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
+    cluster::Others,
     config::{AccessLimits, GroupLimits},
     delivery::Pages,
     group::{Groups, Views},
@@ -115,6 +120,7 @@ pub(crate) struct AccessParts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) name: String,
     pub(crate) addresses: Vec<String>,
+    pub(crate) others: Option<Arc<Others>>,
     pub(crate) random: StdRng,
 }
 
@@ -131,6 +137,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     name: String,
     addresses: Vec<String>,
+    others: Option<Arc<Others>>,
     started: Instant,
     random: Mutex<StdRng>,
     sessions: Registry<Session>,
@@ -155,6 +162,9 @@ impl Access {
         for endpoint in &endpoints {
             tasks.spawn(accept::run(Arc::clone(&shared), endpoint.clone()));
         }
+        if let Some(others) = &shared.others {
+            tasks.spawn(drain::run(Arc::clone(&shared), Arc::clone(others)));
+        }
         let flusher = Arc::clone(&shared);
         tasks.spawn(async move { flusher.delivered.run(&flusher.store).await });
         Self { shared, endpoints, tasks }
@@ -175,11 +185,15 @@ impl Access {
         self.shared.sessions.is_draining()
     }
 
+    /// Waits until nobody is here.
+    pub(crate) async fn emptied(&self) {
+        self.shared.sessions.emptied().await;
+    }
+
     /// Tells all clients to leave, waits up to `grace` until they have, and closes the connections
     /// of those who stayed.
     pub(crate) async fn shut_down(mut self, grace: Duration) {
-        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-        self.shared.grace_ms.store(grace_ms, Ordering::Relaxed);
+        self.shared.set_grace(grace);
         for session in self.shared.sessions.drain() {
             session.order(Order::Drain);
         }
@@ -233,6 +247,7 @@ impl Shared {
             metrics: parts.metrics,
             name: parts.name,
             addresses: parts.addresses,
+            others: parts.others,
             started: Instant::now(),
             random: Mutex::new(parts.random),
             newcomers: Newcomers::default(),
@@ -244,8 +259,27 @@ impl Shared {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 
-    fn grace_ms(&self) -> u32 {
-        self.grace_ms.load(Ordering::Relaxed)
+    /// A number in `0.0..1.0`.
+    #[expect(clippy::cast_precision_loss, reason = "a chance needs no more than 53 bits")]
+    fn chance(&self) -> f64 {
+        self.random() as f64 / u64::MAX as f64
+    }
+
+    /// Where a client may go instead. One of a node alone may come back to it.
+    fn elsewhere(&self) -> Vec<String> {
+        self.others
+            .as_ref()
+            .map_or_else(|| self.addresses.clone(), |others| others.addresses(|| self.chance()))
+    }
+
+    /// How long whoever is told to leave has for it.
+    fn set_grace(&self, grace: Duration) {
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        self.grace_ms.store(grace_ms, Ordering::Relaxed);
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms.load(Ordering::Relaxed).into())
     }
 }
 

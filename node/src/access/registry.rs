@@ -105,6 +105,13 @@ impl<S: Registered> Registry<S> {
         state.by_user.values().flatten().cloned().collect()
     }
 
+    /// Takes sessions in again, and hands out all that are here.
+    pub(super) fn stay(&self) -> Vec<Arc<S>> {
+        let mut state = self.lock();
+        state.is_draining = false;
+        state.by_user.values().flatten().cloned().collect()
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.lock().is_draining
     }
@@ -182,6 +189,11 @@ mod tests {
         registry.admit(&ada).unwrap();
         assert_eq!(registry.drain().len(), 1);
         assert_eq!(registry.admit(&session("bob", 1)).unwrap_err().code, Code::Draining);
+        assert_eq!(registry.stay().len(), 1);
+        let eve = session("eve", 1);
+        registry.admit(&eve).unwrap();
+        registry.remove(&eve);
+        assert_eq!(registry.drain().len(), 1);
         let (emptied, ()) = tokio::join!(registry.emptied(), async { registry.remove(&ada) });
         emptied
     }

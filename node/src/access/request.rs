@@ -5,7 +5,7 @@ use quinn::SendStream;
 use shoal_protocol::{Code, GroupId, Incarnation, Refusal, UserId, frame, wire};
 use wire::{request::Body as Asked, response::Body as Answer};
 
-use super::{Shared, follows::bad_id, session::Session, violation::Violation};
+use super::{Shared, administration, follows::bad_id, session::Session, violation::Violation};
 use crate::delivery::Tail;
 
 /// Users in one question who is online.
@@ -40,7 +40,9 @@ async fn answer(shared: &Shared, session: &Session, request: wire::Request) -> R
             Ok(Answer::Incarnation(wire::Incarnation { incarnation }))
         }
         Some(Asked::Presence(presence)) => self::presence(shared, session, &presence).await,
-        Some(Asked::Status(_)) => status(shared, session),
+        Some(Asked::Status(_)) => administration::status(shared, session),
+        Some(Asked::Cluster(_)) => administration::cluster(shared, session),
+        Some(Asked::Drain(asked)) => administration::drain(shared, session, asked).await,
         Some(body) => {
             let request = wire::Request { body: Some(body) };
             let response = shared.views.answer(&session.actor(), request).await;
@@ -78,21 +80,4 @@ fn online(tail: &Tail, users_max: usize) -> u64 {
     users.sort_unstable();
     users.dedup();
     users.len() as u64
-}
-
-fn status(shared: &Shared, session: &Session) -> Result<Answer, Refusal> {
-    if !session.actor().admin {
-        return Err(Refusal::new(Code::NotAllowed, "a node's status is for administrators"));
-    }
-    let uptime = shared.started.elapsed().as_millis();
-    Ok(Answer::Status(wire::Status {
-        node: shared.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
-        sessions: shared.sessions.len() as u64,
-        active_groups: shared.groups.awake() as u64,
-        committed: shared.metrics.committed.get(),
-        delivered: shared.metrics.delivered.get(),
-        writable: shared.store.health().is_ok(),
-    }))
 }

@@ -32,6 +32,19 @@ pub(super) enum Order {
     Drain = 1,
     /// The device has another session.
     Replaced = 2,
+    /// The node stays after all.
+    Stay = 4,
+}
+
+impl Order {
+    /// The order that it takes back.
+    fn revokes(self) -> u8 {
+        match self {
+            Self::Drain => Self::Stay as u8,
+            Self::Stay => Self::Drain as u8,
+            Self::Replaced => 0,
+        }
+    }
 }
 
 /// What its tasks share.
@@ -104,6 +117,7 @@ impl Session {
     }
 
     pub(super) fn order(&self, order: Order) {
+        self.orders.fetch_and(!order.revokes(), Ordering::AcqRel);
         self.orders.fetch_or(order as u8, Ordering::AcqRel);
         self.ordered.notify_one();
     }

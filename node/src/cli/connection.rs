@@ -124,6 +124,14 @@ impl Connection {
         self.client.members(group, after, limit).await.map_err(no_answer)
     }
 
+    pub(super) async fn cluster(&self) -> anyhow::Result<wire::Cluster> {
+        self.client.cluster().await.map_err(no_answer)
+    }
+
+    pub(super) async fn drain(&self, node: &str, cancel: bool) -> anyhow::Result<()> {
+        self.client.drain_node(node, cancel).await.map_err(no_answer)
+    }
+
     pub(super) async fn status(&self) -> anyhow::Result<wire::Status> {
         self.client.status().await.map_err(no_answer)
     }

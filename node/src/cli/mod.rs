@@ -12,6 +12,8 @@ mod group;
 
 mod log;
 
+mod node;
+
 mod output;
 
 mod serve;
@@ -71,8 +73,16 @@ enum Command {
     Token(token::Token),
     /// Create groups, show them, and change who is in them.
     Group(group::Group),
-    /// Show what a running node does.
+    /// Show what a running node does, and the nodes beside it.
     Status(status::Status),
+    /// Show the nodes of a cluster.
+    Node(node::Node),
+    /// Empty a node, so that it can be removed.
+    ///
+    /// Its groups and its clients go to other nodes, one after the other, and nobody notices. The wish
+    /// stands, whatever becomes of this command, until the node goes in good order or starts anew, or
+    /// until it is taken back.
+    Drain(node::Drain),
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -112,6 +122,14 @@ fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
         Command::Status(status) => {
             log_of_client(&cli.shared)?;
             status.run(output)
+        }
+        Command::Node(node) => {
+            log_of_client(&cli.shared)?;
+            node.run(output)
+        }
+        Command::Drain(drain) => {
+            log_of_client(&cli.shared)?;
+            drain.run(output)
         }
         Command::Config(command) => command.run(&cli.shared, output),
         Command::DevCluster(cluster) => cluster.run(&cli.shared, output),

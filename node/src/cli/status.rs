@@ -1,4 +1,4 @@
-//! `shoal status`: what a running node says of itself.
+//! `shoal status`: what a running node says of itself, and of the nodes beside it.
 
 use std::time::Duration;
 
@@ -7,7 +7,12 @@ use clap::Args;
 use serde::Serialize;
 use shoal_protocol::wire;
 
-use super::{connection, connection::Access, output::Output};
+use super::{
+    connection,
+    connection::Access,
+    node::{Cluster, table},
+    output::Output,
+};
 
 /// Show what a running node does.
 #[derive(Debug, Args)]
@@ -26,12 +31,14 @@ struct Shown {
     committed: u64,
     delivered: u64,
     writable: bool,
+    cluster: Cluster,
 }
 
 impl Status {
     pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
         connection::with(&self.access, async |connection| {
-            let shown = Shown::from(connection.status().await?);
+            let cluster = connection.cluster().await?.into();
+            let shown = Shown::new(connection.status().await?, cluster);
             output.show(&shown, text).context("output")
         })
     }
@@ -51,11 +58,12 @@ fn text(status: &Shown) -> String {
             format!("{} committed, {} delivered since the start", status.committed, status.delivered),
         ),
     ];
-    lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+    let own: String = lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
+    if status.cluster.nodes.len() < 2 { own } else { format!("{own}\n{}", table(&status.cluster)) }
 }
 
-impl From<wire::Status> for Shown {
-    fn from(status: wire::Status) -> Self {
+impl Shown {
+    fn new(status: wire::Status, cluster: Cluster) -> Self {
         let wire::Status {
             node,
             version,
@@ -66,6 +74,6 @@ impl From<wire::Status> for Shown {
             delivered,
             writable,
         } = status;
-        Self { node, version, uptime_ms, sessions, active_groups, committed, delivered, writable }
+        Self { node, version, uptime_ms, sessions, active_groups, committed, delivered, writable, cluster }
     }
 }

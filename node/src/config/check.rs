@@ -12,7 +12,7 @@ use super::{Config, CoordinationConfig, Limits, load::leaves};
 use crate::{coordination::Roles, store::postgres};
 
 /// Keys whose value may be 0.
-const ZERO_ALLOWED: [&str; 2] = ["drain_grace_ms", "worker_threads"];
+const ZERO_ALLOWED: [&str; 3] = ["drain_grace_ms", "drain_max_ms", "worker_threads"];
 
 /// A user's id of the greatest length, as it lies in a request.
 const USER_BYTES_MAX: usize = shoal_protocol::id::USER_ID_BYTES_MAX + 2;

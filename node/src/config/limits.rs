@@ -44,6 +44,10 @@ pub struct AccessLimits {
     pub heartbeats_missed_max: u32,
     /// A connection silent for so long is lost, in milliseconds.
     pub idle_timeout_ms: u32,
+    /// Clients that a node which is drained tells in a second to go to another.
+    pub leaves_per_second: u32,
+    /// How long each has to do so, in milliseconds; then its session is closed.
+    pub leave_ms: u64,
     /// Groups that one session follows.
     pub follows_max: usize,
     /// Follows of one session on their way to their groups; further ones wait.
@@ -105,6 +109,8 @@ impl Default for AccessLimits {
             heartbeat_ms: 20_000,
             heartbeats_missed_max: 3,
             idle_timeout_ms: 75_000,
+            leaves_per_second: 500,
+            leave_ms: 10_000,
             follows_max: 4_096,
             follows_pending_max: 32,
             publish_streams_max: 4,
@@ -137,6 +143,12 @@ impl AccessLimits {
     #[must_use]
     pub fn hello(&self) -> Duration {
         Duration::from_millis(self.hello_ms)
+    }
+
+    /// [`Self::leave_ms`].
+    #[must_use]
+    pub fn leave(&self) -> Duration {
+        Duration::from_millis(self.leave_ms)
     }
 
     /// How long a session may go without a heartbeat.

@@ -107,6 +107,20 @@ fn the_status_is_what_the_node_says_of_itself() {
 }
 
 #[test]
+fn a_node_alone_is_the_only_one_and_cannot_be_drained() {
+    let node = Running::start(&["--set", "name=harbour"]);
+    let list = ask(&node, &["node", "list"]);
+    let [only] = list["nodes"].as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert_eq!(
+        (&only["name"], &only["state"], &only["partitions"]),
+        (&json!("harbour"), &json!("up"), &json!(1024))
+    );
+    assert_eq!(only["roles"], json!(["access", "group", "coordination"]));
+    assert!(text(&node, &["node", "list"]).contains("harbour *"));
+    assert!(refused(&node, &["drain", "harbour"]).contains("no other node"));
+}
+
+#[test]
 fn groups_are_there_after_a_kill_and_a_restart() {
     let node = Running::start(&[]);
     ask(&node, &["group", "create", "#g", "--member", "bob"]);

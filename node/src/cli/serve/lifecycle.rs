@@ -16,7 +16,7 @@ use shoal_node::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -68,6 +68,15 @@ impl Phase {
     }
 }
 
+/// How long a node that is told to stop may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// To hand over to others.
+    pub(super) drain: Duration,
+    /// For clients to leave after that.
+    pub(super) grace: Duration,
+}
+
 /// SIGINT and SIGTERM.
 pub(in crate::cli) struct Signals {
     interrupt: Signal,
@@ -107,13 +116,28 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Serves until a signal, then lets the clients leave. A second signal ends the process.
-    pub(super) async fn until_stopped(self, mut signals: Signals, grace_ms: u64) {
-        self.pulse_until(signals.next()).await;
-        info!(grace_ms, "draining; a second signal stops at once");
+    /// Serves until a signal, then hands over to other nodes and lets the clients leave. A second signal
+    /// ends the process.
+    pub(super) async fn until_stopped(self, mut signals: Signals, allowed: Allowed) {
+        let is_told = async {
+            signals.next().await;
+            true
+        };
+        let is_lost = async {
+            self.registration.lost().await;
+            error!("another node has taken this one's name");
+            false
+        };
+        let stopped = async {
+            tokio::select! {
+                biased;
+                is_told = is_told => is_told,
+                is_told = is_lost => is_told,
+            }
+        };
+        let is_told = self.pulse_until(stopped).await;
+        info!(?allowed, "draining; a second signal stops at once");
         self.phase.draining();
-        drop(self.registration);
-        let drained = self.node.shutdown(Duration::from_millis(grace_ms));
         tokio::select! {
             biased;
             () = signals.next() => {
@@ -121,11 +145,23 @@ impl Running {
                 // What was acknowledged is durable, so nothing is left to do.
                 std::process::exit(130);
             }
-            () = drained => info!("stopped"),
+            () = self.stop(is_told, allowed) => info!("stopped"),
         }
     }
 
-    async fn pulse_until(&self, stopped: impl Future<Output = ()>) {
+    async fn stop(self, may_hand_over: bool, allowed: Allowed) {
+        if may_hand_over {
+            let handed_over = timeout(allowed.drain, self.node.hand_over());
+            if self.pulse_until(handed_over).await.is_err() {
+                warn!("the rest is left to whoever finds it");
+            }
+        }
+        drop(self.registration);
+        self.node.shutdown(allowed.grace).await;
+    }
+
+    /// Does what a node does beside serving, until then.
+    async fn pulse_until<T>(&self, stopped: impl Future<Output = T>) -> T {
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut was_writable = true;
@@ -135,11 +171,7 @@ impl Running {
         loop {
             tokio::select! {
                 biased;
-                () = &mut stopped => return,
-                () = self.registration.lost() => {
-                    error!("another node has taken this one's name");
-                    return;
-                }
+                stopped = &mut stopped => return stopped,
                 never = &mut leading => match never {},
                 never = &mut reporting => match never {},
                 _ = pulse.tick() => was_writable = self.beat(was_writable),

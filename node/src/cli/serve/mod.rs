@@ -8,7 +8,7 @@ mod lifecycle;
 
 mod sockets;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -27,7 +27,7 @@ use tracing::{info, warn};
 use super::{Shared, config::Sources, config::flag, folder::Folder, log};
 use announce::Announcement;
 pub(super) use lifecycle::Signals;
-use lifecycle::{Phase, Running};
+use lifecycle::{Allowed, Phase, Running};
 use sockets::Sockets;
 
 /// Threads for reads of the store; more reads wait. tokio's 512 would each keep memory of its own.
@@ -115,7 +115,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let (roles, grace) = (config.roles(), config.coordination.lease());
     let running = Running { node, metrics, store, coordination, registration, roles, grace, phase };
-    running.until_stopped(signals, config.drain_grace_ms).await;
+    let allowed = Allowed {
+        drain: Duration::from_millis(config.drain_max_ms),
+        grace: Duration::from_millis(config.drain_grace_ms),
+    };
+    running.until_stopped(signals, allowed).await;
     ops.abort();
     // It ends with the last handle, and the store is closed with it.
     driver.await.context("coordination's task")

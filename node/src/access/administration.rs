@@ -1,0 +1,84 @@
+//! What administrators ask: how the node does, how all of them do, and to empty one.
+
+use shoal_protocol::{Code, Refusal, wire};
+use wire::response::Body as Answer;
+
+use super::{Shared, session::Session};
+use crate::{
+    cluster::describe,
+    coordination::{Load, NodeName, NodeRecord, PARTITIONS, Roles},
+};
+
+/// What this node does.
+pub(super) fn status(shared: &Shared, session: &Session) -> Result<Answer, Refusal> {
+    check(session)?;
+    let uptime = shared.started.elapsed().as_millis();
+    Ok(Answer::Status(wire::Status {
+        node: shared.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+        sessions: shared.sessions.len() as u64,
+        active_groups: shared.groups.awake() as u64,
+        committed: shared.metrics.committed.get(),
+        delivered: shared.metrics.delivered.get(),
+        writable: shared.store.health().is_ok(),
+    }))
+}
+
+/// All nodes; of a node alone, itself.
+pub(super) fn cluster(shared: &Shared, session: &Session) -> Result<Answer, Refusal> {
+    check(session)?;
+    Ok(Answer::Cluster(match &shared.others {
+        Some(others) => others.state(),
+        None => alone(shared),
+    }))
+}
+
+/// Wishes a node emptied, or takes the wish back.
+pub(super) async fn drain(
+    shared: &Shared,
+    session: &Session,
+    asked: wire::DrainNode,
+) -> Result<Answer, Refusal> {
+    check(session)?;
+    let alone = || Refusal::new(Code::BadRequest, "there is no other node that could take over");
+    let others = shared.others.as_ref().ok_or_else(alone)?;
+    let node = NodeName(asked.node);
+    if asked.cancel {
+        others.cancel_drain(&node).await?;
+    } else {
+        others.wish_drained(&node, session.actor().user.as_str()).await?;
+    }
+    Ok(Answer::Done(wire::Done {}))
+}
+
+fn check(session: &Session) -> Result<(), Refusal> {
+    match session.actor().admin {
+        true => Ok(()),
+        false => Err(Refusal::new(Code::NotAllowed, "the state of nodes is for administrators")),
+    }
+}
+
+fn alone(shared: &Shared) -> wire::Cluster {
+    let load = Load {
+        sessions: shared.sessions.len() as u64,
+        groups: shared.groups.awake() as u64,
+        committed: shared.metrics.committed.get(),
+        ..Load::default()
+    };
+    let node = NodeRecord {
+        name: NodeName(shared.name.clone()),
+        addresses: shared.addresses.clone(),
+        peer_addresses: Vec::new(),
+        roles: Roles::ALL,
+        region: String::new(),
+        capacity: 1,
+        load,
+    };
+    wire::Cluster {
+        nodes: vec![describe(&node, false, true, PARTITIONS.into())],
+        leader: shared.name.clone(),
+        partitions: PARTITIONS.into(),
+        ..wire::Cluster::default()
+    }
+}

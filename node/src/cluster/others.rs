@@ -1,0 +1,248 @@
+//! What a node knows of the others: where they take clients, what administrators are shown of them, and
+//! whether one may go.
+
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+
+use shoal_protocol::{Code, Refusal, wire};
+use tokio::time::{sleep, timeout};
+
+use super::steering;
+use crate::coordination::{
+    Coordination, CoordinationError, Drains, NodeName, NodeRecord, Nodes, PARTITIONS, Roles, drains,
+};
+
+/// Other nodes that a client is told of,
+const NODES_MAX: usize = 8;
+/// and the most addresses of each.
+const ADDRESSES_MAX: usize = 4;
+
+/// How long to wait after coordination did not answer.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long a node that goes waits until the others have seen it.
+const GONE_MAX: Duration = Duration::from_secs(3);
+
+/// The other nodes, as coordination knows them.
+pub(crate) struct Others {
+    me: NodeName,
+    coordination: Arc<dyn Coordination>,
+    drains: Drains,
+}
+
+impl Others {
+    /// A wish to empty this node was for its life before: it takes part again. Waits until coordination
+    /// answers.
+    pub(crate) async fn begin(me: NodeName, coordination: Arc<dyn Coordination>) -> Self {
+        loop {
+            let ended = drains::end(&*coordination, &me).await;
+            match ended.and(Drains::watch(&*coordination).await) {
+                Ok(drains) => return Self { me, coordination, drains },
+                Err(error) => tracing::warn!(%error, "this node waits until it may begin"),
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Where other nodes take clients, the one to try first at the front: those of this region before the
+    /// rest, each drawn by lot (`chance` in `0.0..1.0`) by how much room it has.
+    pub(crate) fn addresses(&self, chance: impl FnMut() -> f64) -> Vec<String> {
+        let nodes = self.nodes();
+        let region = nodes.get(&self.me).map(|node| node.region.as_str()).unwrap_or_default();
+        let takes_clients = |node: &&NodeRecord| {
+            let is_leaving = node.load.is_draining || self.drains.contains(&node.name);
+            node.name != self.me && node.roles.access && !is_leaving
+        };
+        let ordered = steering::order(nodes.values().filter(takes_clients), region, chance);
+        let addresses =
+            |node: &NodeRecord| node.addresses.iter().take(ADDRESSES_MAX).cloned().collect::<Vec<_>>();
+        ordered.into_iter().take(NODES_MAX).flat_map(addresses).collect()
+    }
+
+    /// Everything about all nodes.
+    pub(crate) fn state(&self) -> wire::Cluster {
+        let placed = self.coordination.placement().borrow().clone();
+        let leader = self.coordination.leader().borrow().clone();
+        let nodes = self.nodes();
+        let mut drains = self.drains.clone();
+        let (holding, draining) = (placed.placement.nodes().cloned(), drains.names());
+        let names: BTreeSet<_> = nodes.keys().cloned().chain(holding).chain(draining).collect();
+        let node = |name: NodeName| {
+            let is_draining = self.drains.contains(&name);
+            let gone = || gone(&name);
+            describe(
+                nodes.get(&name).unwrap_or(&gone()),
+                is_draining,
+                nodes.contains_key(&name),
+                placed.placement.held(&name),
+            )
+        };
+        wire::Cluster {
+            nodes: names.into_iter().map(node).collect(),
+            leader: leader.as_ref().map(|leader| leader.node.0.clone()).unwrap_or_default(),
+            term: leader.map(|leader| leader.term).unwrap_or_default(),
+            placement: placed.version,
+            partitions: PARTITIONS.into(),
+        }
+    }
+
+    /// Wishes a node emptied, in the name of `by`.
+    ///
+    /// # Errors
+    /// Where there is no such node, where others could not take over, and where coordination is away.
+    pub(crate) async fn wish_drained(&self, node: &NodeName, by: &str) -> Result<(), Refusal> {
+        self.check_may_go(node)?;
+        drains::wish(&*self.coordination, node, by).await.map_err(away)
+    }
+
+    /// Takes such a wish back.
+    ///
+    /// # Errors
+    /// Where coordination is away.
+    pub(crate) async fn cancel_drain(&self, node: &NodeName) -> Result<(), Refusal> {
+        drains::end(&*self.coordination, node).await.map_err(away)
+    }
+
+    /// Has the others take over from this node; completes once it has no partition any more and its
+    /// `sessions` are gone, or where nobody could take over, from the beginning or since.
+    pub(crate) async fn hand_over(&self, sessions: impl Future<Output = ()>) {
+        if let Err(why) = self.wish_drained(&self.me, &self.me.0).await {
+            tracing::info!(%why, "no hand-over");
+            return;
+        }
+        let emptied = async {
+            let mut placement = self.coordination.placement();
+            let is_done = placement.wait_for(|placed| placed.placement.held(&self.me) == 0).await.is_ok();
+            if is_done {
+                sessions.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = emptied => {}
+            why = self.nobody_stays() => tracing::info!(%why, "no hand-over"),
+        }
+    }
+
+    /// Waits until nobody is left who could take over: the others are being stopped too.
+    async fn nobody_stays(&self) -> Refusal {
+        let (mut nodes, mut drains) = (self.coordination.nodes(), self.drains.clone());
+        loop {
+            nodes.mark_unchanged();
+            drop(drains.names());
+            if let Err(why) = self.check_may_go(&self.me) {
+                return why;
+            }
+            tokio::select! {
+                biased;
+                Ok(()) = nodes.changed() => {}
+                true = drains.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// This node goes, and the wish to empty it with it: once the others see it no more, lest they give
+    /// something back.
+    pub(crate) async fn go(&self) {
+        if !self.drains.contains(&self.me) {
+            return;
+        }
+        let mut nodes = self.coordination.nodes();
+        let unseen = nodes.wait_for(|nodes| !nodes.contains_key(&self.me));
+        let is_unseen = timeout(GONE_MAX, unseen).await.is_ok();
+        if is_unseen && let Err(error) = drains::end(&*self.coordination, &self.me).await {
+            tracing::info!(%error, "the wish to drain stands until this node starts again");
+        }
+    }
+
+    /// Waits until this node is to be emptied, or is not.
+    pub(crate) async fn wished_drained(&self, is_wished: bool) {
+        let mut drains = self.drains.clone();
+        while drains.names().contains(&self.me) != is_wished {
+            if !drains.changed().await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Whatever a node does, another that stays must be able to do.
+    fn check_may_go(&self, node: &NodeName) -> Result<(), Refusal> {
+        let bad = |reason: String| Refusal::new(Code::BadRequest, reason);
+        let nodes = self.nodes();
+        let going =
+            nodes.get(node).ok_or_else(|| bad(format!("there is no node {} at the moment", node.0)))?;
+        let stays = |other: &&NodeRecord| other.name != *node && !self.drains.contains(&other.name);
+        let none = Roles { access: false, group: false, coordination: false };
+        let left = nodes.values().filter(stays).fold(none, |left, other| left.or(other.roles));
+        if left.covers(going.roles) {
+            return Ok(());
+        }
+        Err(bad(format!("no other node that stays has all the roles that {} has", node.0)))
+    }
+
+    fn nodes(&self) -> Arc<Nodes> {
+        self.coordination.nodes().borrow().clone()
+    }
+}
+
+/// A node as administrators are shown it.
+pub(crate) fn describe(
+    node: &NodeRecord,
+    is_wished_drained: bool,
+    is_alive: bool,
+    partitions: usize,
+) -> wire::ClusterNode {
+    use wire::cluster_node::State;
+    let load = node.load;
+    let is_empty = load.is_draining && load.sessions == 0 && partitions == 0;
+    let state = match (is_alive, is_wished_drained) {
+        (false, _) => State::Gone,
+        (true, false) => State::Up,
+        (true, true) if is_empty => State::Drained,
+        (true, true) => State::Draining,
+    };
+    wire::ClusterNode {
+        name: node.name.0.clone(),
+        addresses: node.addresses.clone(),
+        access: node.roles.access,
+        group: node.roles.group,
+        coordination: node.roles.coordination,
+        region: node.region.clone(),
+        capacity: node.capacity,
+        state: state.into(),
+        partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
+        sessions: load.sessions,
+        groups: load.groups,
+        committed: load.committed,
+        received: load.received,
+        lag_ms: load.lag_ms,
+        placement: load.placement,
+    }
+}
+
+/// All that is known of a node whose lease has run out.
+fn gone(name: &NodeName) -> NodeRecord {
+    NodeRecord {
+        name: name.clone(),
+        addresses: Vec::new(),
+        peer_addresses: Vec::new(),
+        roles: Roles { access: false, group: false, coordination: false },
+        region: String::new(),
+        capacity: 0,
+        load: Default::default(),
+    }
+}
+
+fn away(error: CoordinationError) -> Refusal {
+    let code = match error {
+        CoordinationError::TooLarge => Code::BadRequest,
+        _ => Code::Busy,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+impl fmt::Debug for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Others").field("me", &self.me).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! Where clients are sent. Pure: nodes and chances in, an order out.
+
+use crate::coordination::NodeRecord;
+
+/// The nodes in the order in which a client is to try them: those of `region` first, and each the sooner
+/// the more room it has. They are drawn by lot (`chance` in `0.0..1.0`), so that many clients that leave
+/// at once, by the same figures, do not all go to the same node.
+pub(super) fn order<'n>(
+    nodes: impl Iterator<Item = &'n NodeRecord>,
+    region: &str,
+    mut chance: impl FnMut() -> f64,
+) -> Vec<&'n NodeRecord> {
+    let mut drawn: Vec<(bool, f64, &NodeRecord)> = nodes
+        .map(|node| {
+            // Among exponential waits, each comes first as often as its rate says.
+            let wait = -chance().max(f64::MIN_POSITIVE).ln() / room(node);
+            (node.region != region, wait, node)
+        })
+        .collect();
+    drawn.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    drawn.into_iter().map(|(_, _, node)| node).collect()
+}
+
+/// What a node can carry, shared by those who are there.
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+fn room(node: &NodeRecord) -> f64 {
+    f64::from(node.capacity.max(1)) / (node.load.sessions as f64 + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::coordination::{Load, NodeName, Roles};
+
+    fn node(name: &str, region: &str, capacity: u32, sessions: u64) -> NodeRecord {
+        NodeRecord {
+            name: NodeName(name.into()),
+            addresses: Vec::new(),
+            peer_addresses: Vec::new(),
+            roles: Roles::ALL,
+            region: region.into(),
+            capacity,
+            load: Load { sessions, ..Load::default() },
+        }
+    }
+
+    /// How often each comes first.
+    fn first(nodes: &[NodeRecord], draws: usize) -> Vec<usize> {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut counts = vec![0; nodes.len()];
+        for _ in 0..draws {
+            let ordered = order(nodes.iter(), "here", || random.random());
+            assert_eq!(ordered.len(), nodes.len());
+            counts[nodes.iter().position(|node| node == ordered[0]).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn each_comes_first_by_the_room_it_has() {
+        let nodes = [node("a", "here", 1, 99), node("b", "here", 1, 199), node("c", "here", 4, 99)];
+        let counts = first(&nodes, 11_000);
+        for (count, expected) in counts.iter().zip([2_000_f64, 1_000.0, 8_000.0]) {
+            assert!((*count as f64 - expected).abs() < 300.0, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn another_region_comes_last_however_empty_it_is() {
+        let nodes = [node("far", "there", 8, 0), node("near", "here", 1, 1_000)];
+        assert_eq!(first(&nodes, 100), [0, 100]);
+    }
+
+    #[test]
+    fn any_chance_gives_an_order() {
+        let nodes = [node("a", "here", 0, 0), node("b", "here", 1, u64::MAX)];
+        for chance in [0.0, 1.0] {
+            assert_eq!(order(nodes.iter(), "", || chance).len(), 2);
+        }
+    }
+}
