@@ -53,6 +53,7 @@ pub struct Machine {
 #[derive(Debug)]
 struct Serving {
     child: Child,
+    name: String,
     ops: SocketAddr,
 }
 
@@ -101,6 +102,26 @@ impl Machine {
         self.node.as_ref().map(|node| node.child.id())
     }
 
+    /// Its name, while it runs.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.node.as_ref().map(|node| node.name.as_str())
+    }
+
+    /// Has a command carried out against it by an administrator; what it answers, as JSON.
+    ///
+    /// # Panics
+    /// Where that fails.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> serde_json::Value {
+        let mut command = Command::new(binary());
+        command.args(args).arg("--json").arg("--node").arg(self.listen.to_string());
+        command.arg("--data").arg(self.dir.path());
+        let output = command.output().expect("the binary runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("it answers in JSON")
+    }
+
     /// Starts it; returns once it serves.
     ///
     /// # Panics
@@ -117,7 +138,9 @@ impl Machine {
         let said: serde_json::Value = serde_json::from_str(&said).expect("a node announces itself in JSON");
         let address = |key: &str| said[key][0].as_str().and_then(|address| address.parse().ok());
         self.listen = address("listen").expect("it says where it listens");
-        self.node = Some(Serving { child, ops: address("ops").expect("it says where its metrics are") });
+        let name = said["node"].as_str().expect("it says its name").to_owned();
+        let ops = address("ops").expect("it says where its metrics are");
+        self.node = Some(Serving { child, name, ops });
     }
 
     /// SIGKILL, and the end.

@@ -3,7 +3,7 @@
 
 use std::{
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use shoal_engines::{Etcd, Postgres};
@@ -34,6 +34,22 @@ impl Cluster {
         let first = Machine::start(&settings);
         let others = [first.start_beside(&settings), first.start_beside(&settings)];
         Self { nodes: [first].into_iter().chain(others).collect(), etcd, postgres }
+    }
+
+    /// Waits until each node has its share of the partitions.
+    fn settle(&self) {
+        let begun = Instant::now();
+        let share = |node: &serde_json::Value| node["partitions"].as_u64().unwrap();
+        loop {
+            let cluster = self.nodes[0].command(&["node", "list"]);
+            let nodes = cluster["nodes"].as_array().unwrap();
+            if nodes.len() == self.nodes.len() && nodes.iter().all(|node| share(node) >= 341) {
+                println!("settled after {:?}", begun.elapsed());
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "{cluster}");
+            thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Sixty clients, spread over all nodes, for so long.
@@ -76,17 +92,59 @@ fn each_node_is_killed_in_turn_and_nothing_is_lost() {
     assert_nothing_is_wrong(&load.join().unwrap());
 }
 
+/// Each hands over what it does before it goes: nobody is offline for a moment.
 #[test]
-fn a_rolling_restart_loses_nothing() {
+fn a_rolling_restart_is_noticed_by_nobody() {
     let mut cluster = Cluster::start();
+    cluster.settle();
+    let before = cluster.load(10).join().unwrap();
     let load = cluster.load(30);
-    for node in &mut cluster.nodes {
-        pause(2);
+    let mut restarts = 0;
+    for at in (0..cluster.nodes.len()).cycle() {
+        let (node, begun) = (&mut cluster.nodes[at], Instant::now());
         assert!(node.stop().success());
+        println!("stopped after {:?}", begun.elapsed());
         node.up();
-        pause(2);
+        pause(1);
+        if load.is_finished() {
+            break;
+        }
+        restarts += 1;
     }
-    assert_nothing_is_wrong(&load.join().unwrap());
+    assert!(restarts >= 3, "all were restarted under load");
+    let during = load.join().unwrap();
+    assert_nothing_is_wrong(&before);
+    assert_nothing_is_wrong(&during);
+    assert!(
+        during.moves >= SESSIONS as u64 && during.moves == during.reconnects,
+        "nobody was offline: {during}"
+    );
+    let (before, during) = (before.delivery_latency_ms, during.delivery_latency_ms);
+    println!("delivered after: before {before}; during {during}");
+}
+
+#[test]
+fn a_node_that_was_drained_is_safe_to_kill() {
+    let mut cluster = Cluster::start();
+    cluster.settle();
+    let load = cluster.load(40);
+    let [first, second, _] = cluster.nodes.as_mut_slice() else { panic!("three nodes") };
+    let name = second.name().unwrap().to_owned();
+    let done = first.command(&["drain", &name]);
+    assert!(!load.is_finished(), "it was drained under load");
+    assert_eq!((done["node"].as_str(), done["safe_to_remove"].as_bool()), (Some(&*name), Some(true)));
+    assert_eq!(second.metric("shoal_sessions"), 0.0);
+    second.kill();
+    pause(1);
+    second.up();
+    let report = load.join().unwrap();
+    assert_nothing_is_wrong(&report);
+    assert!(report.moves > 0 && report.moves == report.reconnects, "nobody was offline: {report}");
+    let status = second.command(&["status"]);
+    let node =
+        status["cluster"]["nodes"].as_array().unwrap().iter().find(|node| node["name"] == *name).unwrap();
+    assert_eq!(node["state"], "up", "it takes part again: {node}");
+    assert!(node["partitions"].as_u64().unwrap() > 0, "{node}");
 }
 
 #[test]

@@ -3,161 +3,27 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, UdpSocket},
-    sync::Arc,
-    time::Duration,
-};
+mod draining;
 
-use quinn::{Runtime, TokioRuntime};
-use shoal_certs::{Authority, Claims, PrivateKey, Seed, TokenSigner, TokenVerifier};
-use shoal_client::{
-    Client, Code, Config, Delivered, DeviceId, Follow, GroupId, PublishError, Start, UserId, wire,
-};
+mod roles;
+
+mod world;
+
+use std::time::Duration;
+
+use shoal_client::{Code, GroupId, PublishError, Start, wire};
 use shoal_node::{
     clock::{Clock, SystemClock},
     config::Limits,
-    coordination::{Coordination, InProcess, Load, NodeName, NodeRecord, Partition, Registration, Roles},
-    node::{ClusterParts, Node, Parts},
-    ops::Metrics,
-    peer::PeerTls,
-    store::{MemoryDisk, MemoryStore, MemoryTiming, Store},
 };
 use tokio::time::timeout;
-use wire::record::Body;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What all nodes share.
-struct World {
-    authority: Authority,
-    signer: TokenSigner,
-    verifier: TokenVerifier,
-    store: Arc<dyn Store>,
-    coordination: InProcess,
-    limits: Limits,
-    nodes: BTreeMap<&'static str, Member>,
-}
-
-/// One node.
-struct Member {
-    node: Node,
-    metrics: Arc<Metrics>,
-    registration: Box<dyn Registration>,
-}
-
-impl World {
-    async fn new(names: &[&'static str]) -> Self {
-        Self::with(names, Limits::default()).await
-    }
-
-    async fn with(names: &[&'static str], limits: Limits) -> Self {
-        let authority = Authority::new(PrivateKey::derive(&Seed::random(), "test"), SystemClock.now_ms());
-        let key = PrivateKey::derive(&Seed::random(), "test");
-        let signer = TokenSigner::from_pem(&key.to_pem()).unwrap();
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::new(1), MemoryTiming::default()));
-        let (coordination, writer) = InProcess::open(Arc::clone(&store)).await.unwrap();
-        tokio::spawn(writer.run());
-        let verifier = TokenVerifier::from_pem(&key.public_pem()).unwrap();
-        let nodes = BTreeMap::new();
-        let mut world = Self { authority, signer, verifier, store, coordination, limits, nodes };
-        for name in names {
-            world.start(name).await;
-        }
-        world.place(names).await;
-        world
-    }
-
-    async fn start(&mut self, name: &'static str) {
-        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
-        let socket = || runtime.wrap_udp_socket(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
-        let peers = socket();
-        let identity =
-            self.authority.identity(&Seed::random(), &["127.0.0.1".into()], SystemClock.now_ms()).unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let cluster = ClusterParts {
-            socket: Arc::clone(&peers),
-            tls: PeerTls {
-                server: shoal_certs::peer_server_config(&identity),
-                client: shoal_certs::peer_client_config(&identity),
-            },
-            coordination: Arc::new(self.coordination.clone()),
-            cluster: "test".into(),
-        };
-        let parts = Parts {
-            sockets: vec![socket()],
-            runtime: Arc::clone(&runtime),
-            tls: shoal_certs::server_config(&identity, 64),
-            tokens: self.verifier.clone(),
-            store: Arc::clone(&self.store),
-            clock: Arc::new(SystemClock),
-            limits: self.limits.clone(),
-            metrics: Arc::clone(&metrics),
-            seed: rand::random(),
-            secret: [7; 32],
-            name: name.into(),
-            addresses: Vec::new(),
-            cluster: Some(cluster),
-        };
-        let node = Node::start(parts).await.unwrap();
-        let record = NodeRecord {
-            name: NodeName(name.into()),
-            addresses: Vec::new(),
-            peer_addresses: vec![peers.local_addr().unwrap().to_string()],
-            roles: Roles::ALL,
-            region: "here".into(),
-            capacity: 1,
-            load: Load::default(),
-        };
-        let registration = self.coordination.register(record).await.unwrap();
-        self.nodes.insert(name, Member { node, metrics, registration });
-    }
-
-    /// All partitions go to these nodes.
-    async fn place(&self, names: &[&str]) {
-        let capacities = names.iter().map(|name| (NodeName((*name).into()), 1)).collect();
-        let placed = self.coordination.placement().borrow().clone();
-        let placement = placed.placement.after(&placed.placement.balance(&capacities));
-        let leadership = self.nodes.values().next().unwrap().registration.lead().await;
-        self.coordination.place(&leadership, placed.version, placement).await.unwrap().unwrap();
-    }
-
-    /// The name of the node that the group's home is on.
-    fn home(&self, group: GroupId) -> &'static str {
-        let placed = self.coordination.placement().borrow().clone();
-        let home = placed.placement.node_of(Partition::of(group)).unwrap();
-        self.nodes.keys().find(|name| **name == home.0).unwrap()
-    }
-
-    async fn client(&self, user: &str, node: &str) -> Client {
-        let now_ms = SystemClock.now_ms();
-        let token = self.signer.sign(&Claims::new(user.parse().unwrap(), now_ms, now_ms + 3_600_000));
-        let tls = shoal_client::tls_from_ca(self.authority.cert_pem()).unwrap();
-        let address = self.nodes[node].node.local_addresses().unwrap()[0].to_string();
-        Client::connect(Config::new([address], tls, token, DeviceId(1))).await.unwrap()
-    }
-}
-
-fn user(name: &str) -> UserId {
-    name.parse().unwrap()
-}
+use world::{PATIENCE, World, hear, user};
 
 fn refusal<T: std::fmt::Debug>(published: Result<T, PublishError>) -> Code {
     match published {
         Err(PublishError::Refused(refusal)) => refusal.code,
         other => panic!("not refused: {other:?}"),
-    }
-}
-
-/// The next message: its place, and what it says.
-async fn hear(follow: &mut Follow) -> (u64, String) {
-    loop {
-        let next = timeout(PATIENCE, follow.next()).await.expect("a message comes");
-        let Some(Ok(Delivered::Record(record))) = next else { panic!("no record: {next:?}") };
-        if let Some(Body::Message(message)) = record.body {
-            return (record.seq, String::from_utf8(message.payload.to_vec()).unwrap());
-        }
     }
 }
 
