@@ -158,12 +158,8 @@ impl Machine {
     /// # Panics
     /// Where it does not run, or does not end.
     pub fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
         let mut node = self.node.take().expect("it runs");
-        let pid = node.child.id().to_string();
-        // The shell's own: a small machine has no other.
-        let signalled =
-            Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().expect("sh is there");
-        assert!(signalled.success());
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
             if let Some(status) = node.child.try_wait().expect("its status can be asked") {
@@ -172,6 +168,18 @@ impl Machine {
             thread::sleep(Duration::from_millis(20));
         }
         panic!("it does not stop");
+    }
+
+    /// Sends it a signal, by its name without SIG.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().expect("it runs").to_string();
+        // The shell's own kill: a small machine has no other.
+        let kill = format!("kill -{name} \"$0\"");
+        let signalled = Command::new("sh").args(["-c", &kill, &pid]).status().expect("sh is there");
+        assert!(signalled.success());
     }
 
     /// One of its metrics.

@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
-/// Heartbeats without an answer after which a connection is dead.
-const SILENT_HEARTBEATS: u32 = 2;
+/// How long a heartbeat waits for its answer, besides some round trips: two intervals, and no more than
+/// this.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a probe waits for its answer, besides some round trips.
-const PROBE_WAIT: Duration = Duration::from_secs(3);
+/// How long a probe waits, when something is overdue already.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
+
+/// Round trips that any answer may take: time for QUIC to send what was lost twice again.
+const ROUND_TRIPS: u32 = 8;
 
 /// The shortest and the longest heartbeat a node may ask for. The longest lies well below the
 /// idle timeout, since nothing else keeps a quiet connection open.
@@ -24,8 +28,11 @@ pub(crate) struct Liveness {
     /// The token of the last heartbeat, and when it left.
     token: u64,
     beat_at: Duration,
+    /// When the first heartbeat left that has no answer.
+    unanswered: Option<Duration>,
     /// A probe's token, and when it left.
     probe: Option<(u64, Duration)>,
+    /// The longest of late, as heartbeats and the connection saw it.
     round_trip: Duration,
 }
 
@@ -42,6 +49,7 @@ impl Liveness {
             next_beat: now + heartbeat,
             token: 0,
             beat_at: now,
+            unanswered: None,
             probe: None,
             round_trip: Duration::ZERO,
         }
@@ -54,25 +62,26 @@ impl Liveness {
 
     /// When the connection is dead, unless an answer comes before.
     pub(crate) fn dead_at(&self) -> Duration {
-        let silent = self.last_ack + self.heartbeat * (SILENT_HEARTBEATS + 1);
-        match self.probe {
-            Some((_, sent)) => silent.min(sent + PROBE_WAIT + self.round_trip * 4),
-            None => silent,
-        }
+        let wait = (self.heartbeat * 2).min(ANSWER_WAIT);
+        let answered = self.unanswered.unwrap_or(self.last_ack + self.heartbeat) + wait;
+        let probed = self.probe.map(|(_, sent)| sent + PROBE_WAIT);
+        probed.map_or(answered, |probed| probed.min(answered)) + self.round_trip * ROUND_TRIPS
     }
 
     /// A heartbeat leaves; its token.
     pub(crate) fn beat(&mut self, now: Duration) -> u64 {
         self.token += 1;
         self.beat_at = now;
+        self.unanswered.get_or_insert(now);
         self.next_beat = now + self.heartbeat;
         self.token
     }
 
     /// Something is overdue: the next heartbeat is due at once, and its answer soon after. A probe
-    /// that is under way already goes on.
-    pub(crate) fn probe(&mut self, now: Duration) {
+    /// that is under way already goes on. `round_trip` is what the connection takes for one.
+    pub(crate) fn probe(&mut self, now: Duration, round_trip: Duration) {
         if self.probe.is_none() {
+            self.round_trip = self.round_trip.max(round_trip);
             self.next_beat = now;
             self.probe = Some((self.token + 1, now));
         }
@@ -84,6 +93,7 @@ impl Liveness {
             self.probe = None;
         }
         self.last_ack = now;
+        self.unanswered = None;
         if token == self.token {
             self.round_trip = now.saturating_sub(self.beat_at);
         }
@@ -99,37 +109,37 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_dead_when_two_heartbeats_were_not_answered() {
+    fn a_connection_is_dead_two_intervals_after_a_heartbeat_that_was_not_answered() {
         let mut liveness = Liveness::new(1000, at(0));
         assert_eq!(liveness.next_beat(), at(1000));
         let token = liveness.beat(at(1000));
         liveness.ack(token, at(1040));
         liveness.beat(at(2000));
         liveness.beat(at(3000));
-        assert_eq!(liveness.dead_at(), at(4040));
+        assert_eq!(liveness.dead_at(), at(2000 + 2000 + 8 * 40));
     }
 
     #[test]
     fn a_probe_is_due_at_once_and_shortens_the_wait_until_it_is_answered() {
         let mut liveness = Liveness::new(20_000, at(0));
-        liveness.probe(at(500));
+        liveness.probe(at(500), at(100));
         assert_eq!(liveness.next_beat(), at(500));
-        assert_eq!(liveness.dead_at(), at(3500));
+        assert_eq!(liveness.dead_at(), at(500 + 1000 + 8 * 100));
         let token = liveness.beat(at(500));
-        liveness.probe(at(900));
-        assert_eq!(liveness.dead_at(), at(3500), "a second probe does not give the first more time");
+        liveness.probe(at(900), at(100));
+        assert_eq!(liveness.dead_at(), at(2300), "a second probe does not give the first more time");
         liveness.ack(token, at(1000));
-        assert_eq!(liveness.dead_at(), at(61_000));
+        assert_eq!(liveness.dead_at(), at(1000 + 20_000 + 10_000 + 8 * 500));
     }
 
     #[test]
     fn an_answer_to_an_older_heartbeat_is_no_answer_to_the_probe() {
         let mut liveness = Liveness::new(20_000, at(0));
         let old = liveness.beat(at(100));
-        liveness.probe(at(200));
+        liveness.probe(at(200), at(20));
         liveness.beat(at(200));
         liveness.ack(old, at(300));
-        assert_eq!(liveness.dead_at(), at(3200));
+        assert_eq!(liveness.dead_at(), at(200 + 1000 + 8 * 20));
     }
 
     #[test]

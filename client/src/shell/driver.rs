@@ -61,7 +61,8 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
                 if began.elapsed() >= SESSION_GOOD {
                     backoff.reset();
                 }
-                if dial::elsewhere(&why) {
+                // A node that is silent may be dead: another says at once whether it is the network.
+                if dial::elsewhere(&why) || why == Lost::Silent {
                     lock(&shared.nodes).avoid(&node);
                 }
                 rest(shared, &mut backoff, why).await;

@@ -17,7 +17,7 @@ use crate::{Lost, stats::count};
 /// little of it keeps groups taking turns.
 const BATCH_BYTES: usize = 16 << 10;
 /// A message that has been without an answer for so long makes the client ask for a sign of life,
-const PROBE_AFTER: Duration = Duration::from_secs(3);
+const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// and after so long connect anew, whatever else the node answers.
 const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 

@@ -248,7 +248,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = self.shared.probe.notified() => {
-                    lock(&self.liveness).probe(self.shared.now());
+                    lock(&self.liveness).probe(self.shared.now(), self.connection.rtt());
                     self.shared.follows.wake.notify_one();
                 }
                 () = sleep_until(self.shared.instant(dead_at)) => {}

@@ -7,6 +7,8 @@ mod draining;
 
 mod roles;
 
+mod two_homes;
+
 mod world;
 
 use std::time::Duration;

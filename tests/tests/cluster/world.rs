@@ -110,6 +110,16 @@ impl World {
     }
 
     pub(crate) async fn start(&mut self, name: &'static str, roles: Roles) {
+        self.start_with(name, roles, Arc::new(self.coordination.clone())).await;
+    }
+
+    /// A node that sees what this coordination shows it.
+    pub(crate) async fn start_with(
+        &mut self,
+        name: &'static str,
+        roles: Roles,
+        coordination: Arc<dyn Coordination>,
+    ) {
         let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
         let socket = || runtime.wrap_udp_socket(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
         let (clients, peers) = (roles.access.then(socket), socket());
@@ -123,7 +133,7 @@ impl World {
                 server: shoal_certs::peer_server_config(&identity),
                 client: shoal_certs::peer_client_config(&identity),
             },
-            coordination: Arc::new(self.coordination.clone()),
+            coordination,
             cluster: "test".into(),
         };
         let parts = Parts {

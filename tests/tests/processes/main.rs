@@ -8,3 +8,5 @@ mod chat;
 mod load;
 
 mod cluster;
+
+mod faults;

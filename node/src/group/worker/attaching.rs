@@ -38,10 +38,27 @@ impl Worker {
             let From::Watermark(watermark) = follow.from else { return *joined };
             joined.map(|joined| joined.max(watermark))
         });
-        if wanted.max().is_some_and(|wanted| wanted > tail.tail()) {
+        if let Some(wanted) = wanted.max().filter(|wanted| *wanted > tail.tail()) {
             self.look().await?;
+            self.check_reached(wanted, &tail).await?;
         }
         Ok((tail, joined))
+    }
+
+    /// What is durable and has not come to this node's tail is about to: its home has not heard yet
+    /// that it wrote it. Whoever has seen it, or has joined by it, comes again. What the store does not
+    /// have either is the alarm of whoever attaches.
+    async fn check_reached(&mut self, wanted: Seq, tail: &Tail) -> Result<(), Refusal> {
+        if wanted <= tail.tail() {
+            return Ok(());
+        }
+        let row = self.store.group(self.group).await.map_err(refusal)?;
+        match row {
+            Some(row) if row.tail >= wanted => {
+                Err(Refusal::new(Code::Busy, "the node is about to have what you have seen"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where each of them joined; none for those who are no members.

@@ -1,0 +1,106 @@
+//! Three nodes on real etcd and PostgreSQL, six hundred clients, groups of 10, 300 and 2,000: every
+//! kind of node is killed, one is paused for longer than its lease, the engines are restarted. Every
+//! delivery is judged by the load generator.
+
+use std::{thread::JoinHandle, time::Duration};
+
+use shoal_loadgen::{Report, plan::Shape};
+
+use crate::{
+    cluster::{Cluster, pause},
+    load::{assert_nothing_is_lost, options},
+};
+
+/// Ten groups of ten, one of three hundred, and one of two thousand of whom two hundred are there.
+const SHAPES: [Shape; 3] =
+    [Shape::new(10, 10), Shape::new(1, 300), Shape { groups: 1, members: 200, offline: 1800 }];
+
+const CLIENTS: u64 = 600;
+
+/// How long a node may be silent before another takes its place, in milliseconds.
+const LEASE_MS: f64 = 3_000.0;
+
+/// After a death messages are accepted again within the lease and a second; here on a machine that
+/// does many things at once.
+const SENDS_AGAIN_MS: f64 = LEASE_MS + 4_000.0;
+
+/// What was committed reaches those whose node lives within the silence after which a link is given up
+/// (1.5 s), and what it takes to ask the store.
+const LAG_MS: f64 = 3_000.0;
+
+fn load(cluster: &Cluster, seconds: u64) -> JoinHandle<Report> {
+    let mut options = options(&cluster.nodes[0], seconds);
+    options.shapes = SHAPES.to_vec();
+    options.rate = 60.0;
+    cluster.load_with(options)
+}
+
+fn assert_all_are_served(report: &Report) {
+    assert_nothing_is_lost(report);
+    assert_eq!(report.connections, CLIENTS);
+}
+
+/// Those who were on it go elsewhere, and the others hear all the while what is said in groups whose
+/// homes live.
+#[test]
+fn six_hundred_clients_outlive_the_death_of_a_node() {
+    let mut cluster = Cluster::start();
+    cluster.settle();
+    let load = load(&cluster, 20);
+    pause(4);
+    cluster.nodes[1].kill();
+    let report = load.join().unwrap();
+    assert_all_are_served(&report);
+    assert!(report.publish_latency_ms.max < SENDS_AGAIN_MS, "{report}");
+    assert!(report.kept_lag_ms < LAG_MS, "{report}");
+    assert!((1..CLIENTS).contains(&report.moved), "{report}");
+}
+
+/// Each has homes, owners and sessions, and one of them leads.
+#[test]
+fn six_hundred_clients_outlive_the_death_of_each_node_in_turn() {
+    let mut cluster = Cluster::start();
+    cluster.settle();
+    let load = load(&cluster, 44);
+    for at in 0..3 {
+        pause(3);
+        cluster.nodes[at].kill();
+        pause(7);
+        cluster.nodes[at].up();
+        pause(3);
+    }
+    let report = load.join().unwrap();
+    assert_all_are_served(&report);
+    assert!(report.moved >= CLIENTS / 3, "{report}");
+    for node in &cluster.nodes {
+        assert!(node.metric("shoal_judged_total") > 0.0, "every node owns members");
+    }
+}
+
+/// It comes back and believes for a moment that nothing has happened.
+#[test]
+fn a_node_that_is_paused_for_twice_its_lease_does_no_harm() {
+    let cluster = Cluster::start();
+    let load = load(&cluster, 24);
+    pause(4);
+    cluster.nodes[1].signal("STOP");
+    std::thread::sleep(Duration::from_millis(2 * LEASE_MS as u64));
+    cluster.nodes[1].signal("CONT");
+    let report = load.join().unwrap();
+    assert_all_are_served(&report);
+}
+
+#[test]
+fn six_hundred_clients_outlive_their_engines() {
+    let mut cluster = Cluster::start();
+    let load = load(&cluster, 24);
+    pause(3);
+    cluster.etcd.kill();
+    pause(4);
+    cluster.etcd.up();
+    pause(4);
+    cluster.postgres.kill();
+    pause(2);
+    cluster.postgres.up();
+    assert_all_are_served(&load.join().unwrap());
+}
