@@ -154,8 +154,10 @@ async fn senders(
     let mut senders = BTreeMap::new();
     for (sender, sent) in sent {
         let row = store.sender(group, &sender).await.map_err(refusal)?;
-        if row.is_none() && sent.first().is_some_and(|(number, _)| *number > 1) {
-            // It expired since: its row is gone on purpose.
+        let is_whole = (1..).zip(&sent).all(|(expected, (number, _))| *number == expected);
+        if row.is_none() && !is_whole {
+            // It expired since: its row is gone on purpose, and with it the numbers before the checkpoint,
+            // and those of refusals.
             continue;
         }
         let mut numbers = row.unwrap_or_default();
@@ -175,4 +177,29 @@ fn fold(numbers: &mut SenderNumbers, sent: &[(u64, Seq)]) -> Result<(), Refusal>
         numbers.record(*number, Outcome::Committed { seq: *seq });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Append, Changes, MemoryDisk, MemoryStore, MemoryTiming};
+
+    /// Number 3 was refused, which a row said until its sender expired.
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_has_expired_keeps_no_group_asleep() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::open(&MemoryDisk::new(1), MemoryTiming::default()));
+        let group = GroupId::named("reef");
+        let create = Create { incarnation: 1, created_ms: 1 };
+        let row = store.activate(group, Some(create)).await.unwrap().unwrap();
+        let record = |(seq, number)| {
+            let author = wire::Author { user: "ann".into(), device: 1, incarnation: 1, number };
+            let body = Some(wire::record::Body::Message(wire::Message::default()));
+            wire::Record { seq, author: Some(author), body, ..Default::default() }.encode_to_vec().into()
+        };
+        let records = [(1, 1), (2, 2), (3, 4)].map(record).to_vec();
+        let changes = Changes { records, ..Changes::default() };
+        store.append(Append { group, epoch: row.epoch, expected_tail: Seq::FIRST, changes }).await.unwrap();
+        let active = activate(&store, group, None, Seq::FIRST, &GroupLimits::default()).await;
+        assert_eq!(active.map(|active| active.missed.len()).unwrap(), 3);
+    }
 }
