@@ -19,7 +19,7 @@ use super::backoff::Backoff;
 
 /// The first and the longest wait after refusals without a `retry_after`.
 const REFUSED_FIRST: Duration = Duration::from_millis(20);
-const REFUSED_CEILING: Duration = Duration::from_secs(5);
+const REFUSED_CEILING: Duration = Duration::from_secs(1);
 
 /// A message, as the shell knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
