@@ -8,7 +8,7 @@ use shoal_certs::TokenVerifier;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
@@ -212,10 +212,18 @@ async fn changed(watched: &mut Option<watch::Receiver<u64>>) {
 }
 
 async fn finish_notices(groups: Groups) {
-    if let Err(error) = groups.finish_notices().await {
-        tracing::error!(%error, "notices that a crash interrupted wait for the next start");
+    loop {
+        match groups.finish_notices().await {
+            Ok(true) => return,
+            Ok(false) => tracing::debug!("notices that a crash interrupted wait for room"),
+            Err(error) => tracing::error!(%error, "notices that a crash interrupted wait"),
+        }
+        sleep(NOTICES_AGAIN).await;
     }
 }
+
+/// Between two attempts to finish what a crash interrupted.
+const NOTICES_AGAIN: Duration = Duration::from_secs(1);
 
 /// A task that ends with whoever holds this.
 #[derive(Debug)]

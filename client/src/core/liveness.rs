@@ -10,8 +10,10 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How long a probe waits, when something is overdue already.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 
-/// Round trips that any answer may take: time for QUIC to send what was lost twice again.
+/// Round trips that any answer may take: time for QUIC to send what was lost twice again. One that a
+/// node had stood still for says nothing of the network, so there is a bound.
 const ROUND_TRIPS: u32 = 8;
+const ROUND_TRIPS_MAX: Duration = Duration::from_secs(4);
 
 /// The shortest and the longest heartbeat a node may ask for. The longest lies well below the
 /// idle timeout, since nothing else keeps a quiet connection open.
@@ -32,7 +34,7 @@ pub(crate) struct Liveness {
     unanswered: Option<Duration>,
     /// A probe's token, and when it left.
     probe: Option<(u64, Duration)>,
-    /// The longest of late, as heartbeats and the connection saw it.
+    /// As the last heartbeat or the connection saw it.
     round_trip: Duration,
 }
 
@@ -65,7 +67,8 @@ impl Liveness {
         let wait = (self.heartbeat * 2).min(ANSWER_WAIT);
         let answered = self.unanswered.unwrap_or(self.last_ack + self.heartbeat) + wait;
         let probed = self.probe.map(|(_, sent)| sent + PROBE_WAIT);
-        probed.map_or(answered, |probed| probed.min(answered)) + self.round_trip * ROUND_TRIPS
+        let round_trips = (self.round_trip * ROUND_TRIPS).min(ROUND_TRIPS_MAX);
+        probed.map_or(answered, |probed| probed.min(answered)) + round_trips
     }
 
     /// A heartbeat leaves; its token.

@@ -189,24 +189,22 @@ impl Groups {
         Self(Arc::new(shared))
     }
 
-    /// Wakes the groups that a crash kept from telling their members something. Run it once, when
-    /// the node starts.
+    /// Wakes the groups that a crash kept from telling their members something. Run it when the node
+    /// starts; false where some could not be woken now.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn finish_notices(&self) -> Result<(), StoreError> {
+    pub async fn finish_notices(&self) -> Result<bool, StoreError> {
         const PAGE: usize = 256;
-        let mut after = None;
+        let (mut after, mut all) = (None, true);
         loop {
             let page = self.store().notices_due(after, PAGE).await?;
             after = page.last().copied();
             for group in page.iter().filter(|group| self.is_home(**group)) {
-                while self.send(*group, Input::Wake).is_err() {
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
+                all &= self.send(*group, Input::Wake).is_ok();
             }
             if page.len() < PAGE {
-                return Ok(());
+                return Ok(all);
             }
         }
     }
@@ -432,7 +430,8 @@ impl Groups {
                 Err(TrySendError::Closed(input)) => input,
             },
         };
-        if awake.len() >= self.0.limits.awake_max {
+        // One that is followed here must hear where its home is: it is awake for nothing else.
+        if awake.len() >= self.0.limits.awake_max && !matches!(input, Input::Look) {
             return Err(Box::new((
                 input,
                 Refusal::new(Code::Busy, "too many groups are awake on this node"),

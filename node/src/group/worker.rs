@@ -157,6 +157,9 @@ impl Worker {
     }
 
     async fn handle_input(&mut self, home: &Place, input: Input) {
+        if self.is_stopping {
+            return input.refuse(Refusal::new(Code::Draining, "the node is going"), self.groups.metrics());
+        }
         match (home, input) {
             (Place::Nowhere, input) => {
                 let why = Refusal::new(Code::Busy, "the group has no home at the moment");
@@ -164,7 +167,7 @@ impl Worker {
             }
             (_, Input::Publish(publish)) => self.route(home, publish, None).await,
             (_, Input::Owned(publish, layout)) => self.route(home, publish, Some(layout)).await,
-            (_, Input::Again(publish, at)) => self.parked.push(publish, at),
+            (_, Input::Again(publish, at)) => self.park(publish, at).await,
             (Place::There(node), input) => self.pass_on(node, input),
             (Place::Here, Input::Follow(follow, to)) => self.follows.push((follow, to)),
             (Place::Here, Input::Look) => self.look_or_warn().await,
@@ -259,11 +262,8 @@ impl Worker {
             Done::Members(rows) => home.handle_members(rows, now),
             Done::Notices(Err(notices::Going)) | Done::PassedOn => {}
             Done::Notices(Ok(watermark)) => {
-                if watermark == home.durable() {
-                    home.handle_notices_sent(watermark);
-                } else {
-                    self.tell_members_from(watermark);
-                }
+                home.handle_notices_sent(watermark);
+                self.tell_members();
             }
         }
     }
@@ -385,17 +385,11 @@ impl Worker {
         tail.append(entries.into_iter().map(|entry| entry.frame));
     }
 
-    /// Tells members what concerns them, if there is something untold.
+    /// Tells members what concerns them, if something that is durable is untold.
     fn tell_members(&mut self) {
-        let from = self.home.as_ref().and_then(|home| home.state().notices_watermark);
-        if let Some(from) = from {
-            self.tell_members_from(from);
-        }
-    }
-
-    fn tell_members_from(&mut self, from: Seq) {
         let Some(home) = self.home.as_ref().filter(|_| !self.is_telling) else { return };
         let (to, title) = (home.durable(), home.state().settings.title.clone());
+        let Some(from) = home.state().notices_watermark.filter(|from| *from < to) else { return };
         self.is_telling = true;
         let (groups, store, group) = (self.groups.clone(), self.store.clone(), self.group);
         self.jobs.push(Box::pin(async move {

@@ -106,11 +106,21 @@ impl Sending {
 
     /// One that is not known was answered already.
     fn answer(&mut self, receipt: wire::PeerReceipt) -> Result<(), Refusal> {
-        let Some(passage) = self.unanswered.remove(&receipt.id) else { return Ok(()) };
-        match receipt.answer {
-            Some(Answer::Receipt(receipt)) => passage.publish.receipt.send(receipt),
-            Some(Answer::Again(at)) => passage.come_back(place(at)?),
-            None => return Err(Refusal::new(Code::BadFrame, "an answer that says nothing")),
+        let nothing = || Refusal::new(Code::BadFrame, "an answer that says nothing");
+        let (id, answer) = (receipt.id, receipt.answer.ok_or_else(nothing)?);
+        // What makes no sense is answered with all the others, when the lane ends.
+        match answer {
+            Answer::Receipt(receipt) => {
+                if let Some(passage) = self.unanswered.remove(&id) {
+                    passage.publish.receipt.send(receipt);
+                }
+            }
+            Answer::Again(at) => {
+                let at = place(at)?;
+                if let Some(passage) = self.unanswered.remove(&id) {
+                    passage.come_back(at);
+                }
+            }
         }
         Ok(())
     }

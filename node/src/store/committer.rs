@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     AppendError, Create, CursorRaise, GroupRow, Setting, StoreError, acknowledger::Acknowledger,
-    encode::Encoded, journal_sync::JournalSync, operations::Operations, staged::Staged,
+    encode::Encoded, journal_sync, journal_sync::JournalSync, operations::Operations, staged::Staged,
     witness::OPERATIONS_BYTES_MAX,
 };
 use crate::ops::Metrics;
@@ -159,7 +159,11 @@ impl Committer {
     /// Into the journal, and to be seen by whoever reads: so it is durable before, or by that.
     fn write(&self, number: u64, operations: Operations, mode: PersistMode) -> Result<(), Failure> {
         let batch = operations.into_batch(&self.database, &self.keyspace).durability(Some(mode));
-        batch.commit().map_err(|error| {
+        let written = batch.commit().and_then(|()| match mode {
+            PersistMode::Buffer => Ok(()),
+            _ => journal_sync::is_sound(&self.database),
+        });
+        written.map_err(|error| {
             // The engine refuses before it writes where an earlier write of its own has failed; but
             // what the witness holds is written when the store is opened again.
             let unwritten = mode == PersistMode::SyncData && matches!(error, fjall::Error::Poisoned);

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fjall::{Database, PersistMode};
+use fjall::{Database, Error, PersistMode};
 
 use super::committer::{Stopped, StopsOnPanic, stop};
 
@@ -75,6 +75,18 @@ impl Drop for JournalSync {
     }
 }
 
+/// Syncs the journal. The engine's own threads sync it too, and the system tells of a failed write
+/// once: where they have heard of it, this sync succeeds, and the engine refuses what comes next.
+fn sync(database: &Database) -> Result<(), Error> {
+    database.persist(PersistMode::SyncData)?;
+    is_sound(database)
+}
+
+/// An error where the engine has met a failed write or sync, whoever asked for it.
+pub(super) fn is_sound(database: &Database) -> Result<(), Error> {
+    database.persist(PersistMode::Buffer)
+}
+
 impl Syncer {
     fn run(&self, rung: &Receiver<()>) {
         let _stops_on_panic = StopsOnPanic(Arc::clone(&self.stopped));
@@ -93,7 +105,7 @@ impl Syncer {
         if number <= self.journaled.load(Ordering::Acquire) || self.stopped.get().is_some() {
             return;
         }
-        match self.database.persist(PersistMode::SyncData) {
+        match sync(&self.database) {
             Ok(()) => drop(self.journaled.fetch_max(number, Ordering::Release)),
             Err(error) => {
                 drop(stop(

@@ -137,9 +137,13 @@ impl<R> Home<R> {
     }
 
     fn write_change(&mut self, actor: &Actor, body: Body, now: Now) -> Seq {
-        if matches!(body, Body::Members(_)) && self.state.notices_watermark.is_none() {
-            self.state.notices_watermark = Some(self.gathering.end());
-            self.gathering.notices_due = Some(true);
+        if matches!(body, Body::Members(_)) {
+            let at = self.gathering.end();
+            self.members_changed = at.next();
+            if self.state.notices_watermark.is_none() {
+                self.state.notices_watermark = Some(at);
+                self.gathering.notices_due = Some(true);
+            }
         }
         self.state_changed = true;
         let author = wire::Author { user: actor.user.to_string(), ..wire::Author::default() };

@@ -123,6 +123,8 @@ pub(crate) struct Home<R> {
     references: References,
     recent: Recent,
     changes: Changing<R>,
+    /// Every change of members so far stands below.
+    members_changed: Seq,
     gathering: Batch<R>,
     appending: Option<Batch<R>>,
     effects: VecDeque<Effect<R>>,
@@ -149,6 +151,7 @@ impl<R> Home<R> {
             references: References::default(),
             recent: Recent::new(row.tail),
             changes: Changing::default(),
+            members_changed: row.tail,
             gathering: Batch::new(row.tail),
             appending: None,
             effects: VecDeque::new(),
@@ -190,10 +193,9 @@ impl<R> Home<R> {
             && self.effects.is_empty()
     }
 
-    /// Members have been told of everything below `watermark`, and no durable record from there on
-    /// concerns them.
+    /// Members have been told of everything below `watermark`.
     pub(crate) fn handle_notices_sent(&mut self, watermark: Seq) {
-        let more = self.changed_members_since(watermark);
+        let more = watermark < self.members_changed;
         self.state.notices_watermark = more.then_some(watermark);
         self.state_changed = true;
         if !more {
@@ -291,13 +293,6 @@ impl<R> Home<R> {
     /// Has the group any record?
     fn is_born(&self) -> bool {
         self.gathering.end() > Seq::FIRST
-    }
-
-    fn changed_members_since(&self, watermark: Seq) -> bool {
-        let batches = self.appending.iter().chain([&self.gathering]);
-        batches
-            .flat_map(|batch| &batch.entries)
-            .any(|entry| entry.fold.members().is_some() && entry.seq >= watermark)
     }
 
     /// Rows of members as they will be once the batch is durable.

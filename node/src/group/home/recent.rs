@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use shoal_protocol::{Seq, UserId};
 
-/// Users who are remembered by name.
-const USERS_MAX: usize = 4096;
+/// Users who are remembered by name: more than one record changes.
+const USERS_MAX: usize = 16_384;
 
 /// The users whom the latest records have changed. Of the records before these nothing is known: an
 /// opinion from before one of them may be of somebody whom it changed.
@@ -70,7 +70,7 @@ mod tests {
     proptest! {
         /// However many are forgotten, no opinion from before its user's last change counts.
         #[test]
-        fn what_is_forgotten_is_taken_for_a_change(users in prop::collection::vec(0_u16..6_000, 1..9_000)) {
+        fn what_is_forgotten_is_taken_for_a_change(users in prop::collection::vec(0_u16..24_000, 1..36_000)) {
             let mut recent = Recent::new(Seq::FIRST);
             let mut last = BTreeMap::new();
             let at = |index: usize| Seq::FIRST.advance(index as u64 / 100);

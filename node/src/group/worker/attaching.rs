@@ -41,6 +41,8 @@ impl Worker {
         if let Some(wanted) = wanted.max().filter(|wanted| *wanted > tail.tail()) {
             self.look().await?;
             self.check_reached(wanted, &tail).await?;
+            // What has come by that look was folded for those who are attached already.
+            return self.joined(follows).await;
         }
         Ok((tail, joined))
     }

@@ -79,6 +79,7 @@ impl Worker {
             Place::Here => {
                 if self.following.take().is_some() {
                     self.shut_out = None;
+                    self.let_go(&busy("the group's home has moved"));
                 }
             }
             Place::Nowhere => {
@@ -148,7 +149,7 @@ impl Worker {
     /// Follows the home, if somebody here needs the group and it is not followed yet.
     pub(super) fn follow_home(&mut self) {
         let (Some(following), Some(tail)) = (&mut self.following, &self.tail) else { return };
-        let is_needed = tail.attached() > 0 || self.owner.is_some();
+        let is_needed = tail.attached() > 0 || self.owner.is_some() || !self.parked.is_empty();
         if following.feed.is_none() && following.again.is_none() && is_needed {
             let elsewhere = self.groups.elsewhere();
             following.feed = Some(elsewhere.follow(&following.home, self.group, tail.tail()));

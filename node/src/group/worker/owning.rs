@@ -58,6 +58,18 @@ impl Worker {
         }
     }
 
+    /// The home wants another opinion, once every record below `at` is folded: these are durable, and so
+    /// they come.
+    pub(super) async fn park(&mut self, publish: Publish, at: Seq) {
+        match self.open_tail().await {
+            Ok(_) => {
+                self.parked.push(publish, at);
+                self.follow_home();
+            }
+            Err(why) => self.refuse(publish, why),
+        }
+    }
+
     /// Those who waited for what is folded by now go on.
     pub(super) async fn resume(&mut self) {
         let Some(folded) = self.tail.as_ref().map(|tail| tail.tail()).filter(|_| !self.parked.is_empty())
