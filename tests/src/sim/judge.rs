@@ -51,6 +51,8 @@ pub struct Holding {
 pub struct Cast {
     /// Each app's user.
     pub users: BTreeMap<AppId, UserId>,
+    /// Sessions move from node to node, and no app is told.
+    pub sessions_move: bool,
     /// Reads what an app wrote.
     pub read: fn(&[u8]) -> Option<MessageId>,
 }

@@ -88,6 +88,7 @@ impl World {
     pub(super) fn cast(&self) -> Cast {
         Cast {
             users: self.apps.iter().map(|app| (app.id(), app.user().clone())).collect(),
+            sessions_move: self.nodes.len() > 1,
             read: app::read_payload,
         }
     }

@@ -70,6 +70,9 @@ impl<R> Home<R> {
         }
         let durable = sender.durable;
         match sender.numbers.judge(number) {
+            Verdict::Next if sender.has_given_up => {
+                self.refuse(judged, Code::IncarnationExpired, "ask for a new incarnation");
+            }
             Verdict::Next => self.decide_next(judged, now),
             Verdict::Had(outcome) if number > durable => self.answer_once_durable(judged, outcome),
             Verdict::Had(outcome) => self.answer(judged.reply, Answer::Outcome(outcome)),
@@ -87,6 +90,11 @@ impl<R> Home<R> {
         }
         if let Some(objection) = &judged.opinion.objection {
             let objection = objection.clone();
+            if objection.code == Code::NotMember
+                && let Some(sender) = self.senders.get(&judged.publish.sender)
+            {
+                sender.has_given_up = true;
+            }
             return if uses_up_number(objection.code) {
                 self.use_up(judged, objection.code)
             } else {

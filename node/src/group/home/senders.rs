@@ -34,6 +34,9 @@ pub(super) struct Sender<R> {
     pub(super) durable: u64,
     /// There is a row or a record of it: not a stranger.
     pub(super) is_known: bool,
+    /// It was told that its user is no member, and has given its numbers up: what of it is still on its
+    /// way must not be taken for new once they are a member again.
+    pub(super) has_given_up: bool,
     /// Its user's other incarnations, as of the load.
     pub(super) siblings: Vec<SenderId>,
     waits: Waits<R>,
@@ -49,6 +52,7 @@ impl<R> Sender<R> {
             durable: numbers.last(),
             is_known: numbers.last() > 0,
             numbers,
+            has_given_up: false,
             siblings: Vec::new(),
             waits,
             parked: VecDeque::new(),

@@ -30,7 +30,10 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                 let holding = case.holdings.groups.get(group);
                 if let (Some(reader), Some(holding), Code::NotMember) = (reader, holding, code) {
                     let at = At { app: *app, group: *group, user: case.user(*app), holding };
-                    at.end(&reader, findings);
+                    // Who was gone before the next node heard of them follows no more, and is told that.
+                    if !case.cast.sessions_move {
+                        at.end(&reader, findings);
+                    }
                 }
             }
             Event::Appended { group, from, count, .. } => {
@@ -49,6 +52,10 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                     continue;
                 };
                 let at_reader = At { app: *app, group: *group, user: case.user(*app), holding };
+                if case.cast.sessions_move && at_reader.is_own_join(seq_of(record)) {
+                    // The next node knows them as the member that they are again.
+                    reader.departed = None;
+                }
                 at_reader.take(reader, record, findings);
                 reader.is_live = true;
             }

@@ -117,7 +117,8 @@ impl Run {
     }
 
     fn findings_with(&self, holdings: &Holdings) -> Vec<String> {
-        let cast = Cast { users: [ANN, BOB].map(|app| (app, user(app))).into(), read };
+        let users = [ANN, BOB].map(|app| (app, user(app))).into();
+        let cast = Cast { users, sessions_move: false, read };
         let mut events = self.events.clone();
         events.extend(self.followed_elsewhere(holdings));
         judge(&Case { cast: &cast, events: &events, holdings }).told().to_vec()
