@@ -170,9 +170,9 @@ pub struct GroupLimits {
     pub member_rate_per_second: u32,
     /// Messages of one member in one group at once.
     pub member_burst: u32,
-    /// Messages a second of one group, lasting.
+    /// Messages a second of one sub-group, lasting.
     pub group_rate_per_second: u32,
-    /// Messages of one group at once.
+    /// Messages of one sub-group at once.
     pub group_burst: u32,
     /// Users in one request to add or remove members.
     pub change_users_max: usize,

@@ -37,12 +37,11 @@ mod receipt;
 
 mod passage;
 
+mod stopping;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -61,6 +60,7 @@ use crate::{
     store::{Create, MemberRow, Store, StoreError},
 };
 use input::Input;
+use stopping::{Stopping, going};
 use sub_group::Now;
 use tails::Tails;
 use worker::Worker;
@@ -438,7 +438,7 @@ impl Groups {
             )));
         }
         if self.0.stopping.has_begun() {
-            return Err(Box::new((input, Refusal::new(Code::Draining, "the node is going"))));
+            return Err(Box::new((input, going())));
         }
         let (inputs, receiver) = mpsc::channel(self.0.limits.queue_max);
         inputs.try_send(input).map_err(|_| unreachable!("a new queue has room")).ok();
@@ -460,33 +460,6 @@ impl Groups {
             self.0.emptied.notify_one();
         }
         true
-    }
-}
-
-/// Is the node going? A `watch` would wake its waiters in an order of its own drawing, and a seed
-/// would not replay.
-#[derive(Debug, Default)]
-struct Stopping {
-    has_begun: AtomicBool,
-    begun: Notify,
-}
-
-impl Stopping {
-    fn begin(&self) {
-        self.has_begun.store(true, Ordering::SeqCst);
-        self.begun.notify_waiters();
-    }
-
-    fn has_begun(&self) -> bool {
-        self.has_begun.load(Ordering::SeqCst)
-    }
-
-    /// Completes once, when it begins; at once where it has.
-    async fn wait(&self) {
-        let begun = self.begun.notified();
-        if !self.has_begun() {
-            begun.await;
-        }
     }
 }
 

@@ -20,6 +20,7 @@ use wire::member_change::Kind;
 use super::{
     Follow, Followed, Groups, Opinion, Place, Publish,
     activation::{self, Active, refusal},
+    going,
     home::{Answer, Effect, Entry, Fold, Home, LoadedRecord, LoadedSender},
     input::{Input, Reply, rejoin, split},
     judgement::Judged,
@@ -132,7 +133,7 @@ impl Worker {
     /// The node is going: the group sleeps as soon as nothing is under way.
     fn stop(&mut self) {
         self.is_stopping = true;
-        self.let_go(&Refusal::new(Code::Draining, "the node is going"));
+        self.let_go(&going());
     }
 
     /// Takes an input, and what else has come by now.
@@ -158,12 +159,11 @@ impl Worker {
 
     async fn handle_input(&mut self, home: &Place, input: Input) {
         if self.is_stopping {
-            return input.refuse(Refusal::new(Code::Draining, "the node is going"), self.groups.metrics());
+            return input.refuse(going(), self.groups.metrics());
         }
         match (home, input) {
             (Place::Nowhere, input) => {
-                let why = Refusal::new(Code::Busy, "the group has no home at the moment");
-                input.refuse(why, self.groups.metrics());
+                input.refuse(homeless(), self.groups.metrics());
             }
             (_, Input::Publish(publish)) => self.route(home, publish, None).await,
             (_, Input::Owned(publish, layout)) => self.route(home, publish, Some(layout)).await,
@@ -428,6 +428,10 @@ impl Worker {
         }
         true
     }
+}
+
+fn homeless() -> Refusal {
+    Refusal::new(Code::Busy, "the group has no home at the moment")
 }
 
 /// A message as its owner on another node has judged it.

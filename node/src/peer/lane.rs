@@ -138,8 +138,9 @@ impl Drop for Sending {
     }
 }
 
-fn busy() -> Refusal {
-    Refusal::new(Code::Busy, "the group's home is not reached at the moment")
+/// Another time may do.
+pub(super) fn busy() -> Refusal {
+    Refusal::new(Code::Busy, "the node that looks after this is not reached at the moment")
 }
 
 /// A group's home is somewhere else by now.
@@ -147,7 +148,7 @@ pub(super) fn not_home() -> Refusal {
     Refusal::new(Code::NotHome, "the group's home is not here any more")
 }
 
-/// The home's end: serves a lane until the other node has gone.
+/// The other end: serves a lane until the other node has gone.
 pub(super) async fn serve(groups: &Groups, send: SendStream, mut publishes: Frames) -> Result<(), LinkError> {
     let (answers, mut receipts) = mpsc::channel(UNANSWERED_MAX);
     let mut out = Outbox::new(send);

@@ -19,7 +19,7 @@ use super::{
     dial::Dialer,
     feeds::{FeedSender, Feeds},
     framed::{Frames, LinkError},
-    lane::Lane,
+    lane::{Lane, busy},
     outbox::Outbox,
 };
 use crate::{coordination::NodeName, group::Passage};
@@ -46,9 +46,8 @@ pub(super) enum Command {
 pub(super) type Answer = Result<wire::peer_response::Body, Refusal>;
 
 impl Command {
-    /// The home is not reached. A feed ends with its sender.
+    /// The node is not reached. A feed ends with its sender.
     pub(super) fn refuse(self) {
-        let busy = || Refusal::new(Code::Busy, "the group's home is not reached at the moment");
         match self {
             Self::Publish(passage) => passage.publish.refuse(busy()),
             // Whoever does not wait any more does not need it.

@@ -77,6 +77,7 @@ pub(crate) fn pause(seconds: u64) {
 #[test]
 fn clients_of_three_nodes_hear_everything() {
     let cluster = Cluster::start();
+    cluster.settle();
     let report = cluster.load(8).join().unwrap();
     assert_nothing_is_wrong(&report);
     for node in &cluster.nodes {

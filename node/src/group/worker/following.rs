@@ -7,7 +7,7 @@ use shoal_protocol::{Accept, Code, Follower, RecordFrame, Refusal, Seq, wire};
 use tokio::time::{Instant, sleep_until};
 use wire::{message::Kind, record::Body};
 
-use super::{Done, Worker};
+use super::{Done, Worker, homeless};
 use crate::{
     coordination::{NodeName, Partition},
     group::{
@@ -84,7 +84,7 @@ impl Worker {
             }
             Place::Nowhere => {
                 if self.home.is_some() || self.following.is_some() {
-                    self.step_down(&busy("the group has no home at the moment"));
+                    self.step_down(&homeless());
                     self.following = None;
                 }
             }
@@ -121,17 +121,15 @@ impl Worker {
         let (groups, home, group) = (self.groups.clone(), home.clone(), self.group);
         match input {
             Input::Follow(follow, to) if follow.signal.user().is_none() => {
-                let why = Refusal::new(Code::NotHome, format!("the group's home is {}", home.0));
                 // Whoever does not wait any more does not need it.
-                drop(to.send(Err(why)));
+                drop(to.send(Err(not_home(&home))));
             }
             Input::Follow(follow, to) => self.follows.push((follow, to)),
             Input::Publish(publish) | Input::Owned(publish, _) | Input::Again(publish, _) => {
                 unreachable!("{publish:?} is routed")
             }
             Input::Judged(publish, _) => {
-                let why = Refusal::new(Code::NotHome, format!("the group's home is {}", home.0));
-                publish.refuse(why);
+                publish.refuse(not_home(&home));
             }
             Input::Change(actor, body, to) => self.jobs.push(Box::pin(async move {
                 let change = wire::Change { group: group.to_wire(), body: Some(body) };
@@ -268,6 +266,10 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+fn not_home(home: &NodeName) -> Refusal {
+    Refusal::new(Code::NotHome, format!("the group's home is {}", home.0))
 }
 
 fn busy(why: &str) -> Refusal {

@@ -3,7 +3,7 @@
 
 use shoal_protocol::{Code, Refusal, Seq, Slot, wire};
 
-use super::Worker;
+use super::{Worker, homeless};
 use crate::group::{
     Passage, Place, Publish, Stage,
     activation::{self, refusal},
@@ -40,16 +40,15 @@ impl Worker {
     /// by which another node sent it here; it is sent on only by a later one, so that it cannot go
     /// round.
     pub(super) async fn route(&mut self, home: &Place, publish: Publish, seen: Option<u64>) {
-        let slot = Slot::of(&publish.sender.user);
-        let layout = match self.layout(home, seen).await {
-            Ok(layout) => layout,
-            Err(why) => return self.refuse(publish, why),
-        };
-        match self.groups.place(layout.partition(slot)) {
+        if let Err(why) = self.learn_layout(home, seen).await {
+            return self.refuse(publish, why);
+        }
+        let layout = self.layout.as_ref().expect("it has just been learnt");
+        let version = layout.version();
+        match self.groups.place(layout.partition(Slot::of(&publish.sender.user))) {
             Place::Here => self.judge(home, publish).await,
-            Place::There(owner) if seen.is_none_or(|seen| layout.version() > seen) => {
-                let stage = Stage::Owner { layout: layout.version() };
-                self.send(&Place::There(owner), publish, stage);
+            owner @ Place::There(_) if seen.is_none_or(|seen| version > seen) => {
+                self.send(&owner, publish, Stage::Owner { layout: version });
             }
             Place::There(_) | Place::Nowhere => {
                 let why = Refusal::new(Code::Busy, "nobody looks after the sender at the moment");
@@ -82,35 +81,29 @@ impl Worker {
         }
         let home = self.take_place();
         for (publish, at) in due {
-            let Publish { group, sender, number, message, receipt } = publish;
-            match receipt {
+            match publish.receipt {
                 ReceiptTo::Owner(lane) => lane.judge_again(at),
-                receipt => {
-                    let publish = Publish { group, sender, number, message, receipt };
-                    self.route(&home, publish, None).await;
-                }
+                receipt => self.route(&home, Publish { receipt, ..publish }, None).await,
             }
         }
         self.perform();
     }
 
-    /// The layout, at least as new as another node has `seen` it.
-    async fn layout(&mut self, home: &Place, seen: Option<u64>) -> Result<Layout, Refusal> {
+    /// Learns the layout, at least as new as another node has `seen` it.
+    async fn learn_layout(&mut self, home: &Place, seen: Option<u64>) -> Result<(), Refusal> {
         if *home == Place::Here {
             self.wake(None).await?;
         }
         if self.layout.is_none() {
             self.open_tail().await?;
         }
-        let is_new = |layout: &&Layout| seen.is_none_or(|seen| layout.version() >= seen);
-        if let Some(layout) = self.layout.as_ref().filter(is_new) {
-            return Ok(layout.clone());
+        let is_new = |layout: &Layout| seen.is_none_or(|seen| layout.version() >= seen);
+        if !self.layout.as_ref().is_some_and(is_new) {
+            let row = self.store.group(self.group).await.map_err(refusal)?;
+            let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
+            self.layout = Some(Layout::from_wire(self.group, row.state.layout.as_ref()));
         }
-        let row = self.store.group(self.group).await.map_err(refusal)?;
-        let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
-        let layout = Layout::from_wire(self.group, row.state.layout.as_ref());
-        self.layout = Some(layout.clone());
-        Ok(layout)
+        Ok(())
     }
 
     /// Judges a message and hands it to the home.
@@ -133,7 +126,7 @@ impl Worker {
 
     fn send(&self, to: &Place, publish: Publish, stage: Stage) {
         let Place::There(node) = to else {
-            return self.refuse(publish, Refusal::new(Code::Busy, "the group has no home at the moment"));
+            return self.refuse(publish, homeless());
         };
         let from = self.groups.clone();
         self.groups.elsewhere().publish(node, Passage { publish, stage, from });
@@ -170,8 +163,7 @@ impl Worker {
         self.layout = Some(Layout::from_wire(self.group, Some(layout)));
         let here = self.slots_here();
         if let Some(members) = self.owner.as_mut().map(|owner| owner.members_mut()) {
-            let lost = members.slots().without(&here);
-            let kept = members.slots().without(&lost);
+            let kept = members.slots().within(&here);
             members.own(kept);
         }
     }
@@ -188,7 +180,7 @@ impl Worker {
         home.handle_layout(now.with(self.group, sub_groups, node_of), self.groups.now());
     }
 
-    /// What waits to be judged again is sent again.
+    /// Whoever sent what waits to be judged again is to send it again.
     pub(super) fn let_go(&mut self, why: &Refusal) {
         for (publish, _) in std::mem::take(&mut self.parked.0) {
             self.refuse(publish, why.clone());
