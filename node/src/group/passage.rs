@@ -28,6 +28,12 @@ pub struct Passage {
 }
 
 impl Passage {
+    /// It cannot be said whether it arrived. Its group looks again where it is to go; where it had
+    /// arrived, it is known by its number.
+    pub fn go_back(self) {
+        self.from.send_or_refuse(self.publish.group, Input::Publish(self.publish));
+    }
+
     /// The home wants another opinion, once every record below `at` is folded.
     pub fn come_back(self, at: Seq) {
         self.from.send_or_refuse(self.publish.group, Input::Again(self.publish, at));

@@ -8,7 +8,7 @@ use shoal_protocol::{
     Code, GroupId, Refusal, Seq, VERSION, VERSION_MIN, frame, frame::FRAME_BYTES_MAX, wire,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -19,10 +19,14 @@ use super::{
     dial::Dialer,
     feeds::{FeedSender, Feeds},
     framed::{Frames, LinkError},
-    lane::{Lane, busy},
+    lane::{Lane, Unanswered, busy},
     outbox::Outbox,
+    waiting::Waiting,
 };
-use crate::{coordination::NodeName, group::Passage};
+use crate::{
+    coordination::{NodeName, Placed},
+    group::Passage,
+};
 
 /// Publish lanes of a link: a lost packet holds up one of them.
 const LANES: usize = 4;
@@ -59,42 +63,40 @@ impl Command {
 
 /// Keeps a link to one node for as long as anybody has its handle: dialled when something is asked
 /// for, so that one that has gone for good is left alone.
-pub(super) async fn run(dialer: Arc<Dialer>, node: NodeName, mut commands: mpsc::Receiver<Command>) {
-    while let Some(first) = commands.recv().await {
-        let error = match timeout(CONNECT_MAX, connect(&dialer, &node)).await {
-            Ok(Ok(mut link)) => {
-                link.obey(first);
-                match link.serve(&mut commands).await {
-                    Ok(()) => return,
-                    Err(error) => link.close(error),
+pub(super) async fn run(
+    dialer: Arc<Dialer>,
+    node: NodeName,
+    placement: watch::Receiver<Arc<Placed>>,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    let mut waiting = Waiting::new(placement);
+    while let Some(command) = commands.recv().await {
+        waiting.push(command);
+        while !waiting.is_empty() {
+            let reached = tokio::select! {
+                biased;
+                reached = timeout(CONNECT_MAX, connect(&dialer, &node)) => reached,
+                () = waiting.take(&mut commands) => return,
+            };
+            let error = match reached.unwrap_or(Err(LinkError::Silent(CONNECT_MAX))) {
+                Ok(mut link) => {
+                    waiting.drain().for_each(|command| link.obey(command));
+                    match link.serve(&mut commands).await {
+                        Ok(()) => {
+                            return link.end().await.into_iter().for_each(|left| left.publish.refuse(busy()));
+                        }
+                        Err(error) => link.close(error).await,
+                    }
                 }
+                Err(error) => error,
+            };
+            tracing::warn!(node = node.0, %error, "no link");
+            waiting.give_up();
+            tokio::select! {
+                biased;
+                () = sleep(RETRY) => {}
+                () = waiting.take(&mut commands) => return,
             }
-            Ok(Err(error)) => {
-                first.refuse();
-                error
-            }
-            Err(_) => {
-                first.refuse();
-                LinkError::Silent(CONNECT_MAX)
-            }
-        };
-        tracing::warn!(node = node.0, %error, "no link");
-        refuse_for(RETRY, &mut commands).await;
-    }
-}
-
-/// Answers whatever is asked for, for a while.
-async fn refuse_for(length: Duration, commands: &mut mpsc::Receiver<Command>) {
-    let pause = sleep(length);
-    tokio::pin!(pause);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut pause => return,
-            command = commands.recv() => match command {
-                Some(command) => command.refuse(),
-                None => return,
-            },
         }
     }
 }
@@ -131,6 +133,7 @@ struct Link {
     frames: Frames,
     feeds: Arc<Feeds>,
     lanes: [Lane; LANES],
+    unanswered: Unanswered,
     /// Its lanes and streams; they end with it.
     tasks: JoinSet<Result<(), LinkError>>,
     heard: Instant,
@@ -138,13 +141,14 @@ struct Link {
 
 impl Link {
     fn new(connection: Connection, out: Outbox, frames: Frames) -> Self {
-        let mut tasks = JoinSet::new();
+        let (mut tasks, unanswered) = (JoinSet::new(), Unanswered::default());
         let lanes = array::from_fn(|_| {
-            let (lane, sending) = Lane::new();
+            let (lane, sending) = Lane::new(unanswered.clone());
             tasks.spawn(sending.run(connection.clone()));
             lane
         });
-        Self { connection, out, frames, feeds: Arc::default(), lanes, tasks, heard: Instant::now() }
+        let (feeds, heard) = (Arc::default(), Instant::now());
+        Self { connection, out, frames, feeds, lanes, unanswered, tasks, heard }
     }
 
     /// Serves until nobody has a handle any more, or the link is lost.
@@ -168,10 +172,18 @@ impl Link {
         }
     }
 
-    /// Tells the other end why.
-    fn close(self, why: LinkError) -> LinkError {
+    /// Tells the other end why. What it has not answered is looked at again by its groups: another
+    /// node may be the one to ask by now.
+    async fn close(self, why: LinkError) -> LinkError {
         self.connection.close(why.wire_code(), why.to_string().as_bytes());
+        self.end().await.into_iter().for_each(Passage::go_back);
         why
+    }
+
+    /// What has no answer, and will get none here.
+    async fn end(mut self) -> Vec<Passage> {
+        self.tasks.shutdown().await;
+        self.unanswered.take()
     }
 
     fn take(&mut self, frame: wire::ToFollower) {

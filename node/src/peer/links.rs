@@ -45,7 +45,8 @@ impl Links {
         links.retain(|_, commands| !commands.is_closed());
         let commands = links.entry(node.clone()).or_insert_with(|| {
             let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-            tokio::spawn(link::run(Arc::clone(&self.dialer), node.clone(), receiver));
+            let (dialer, placement) = (Arc::clone(&self.dialer), self.placement.clone());
+            tokio::spawn(link::run(dialer, node.clone(), placement, receiver));
             commands
         });
         if let Err(TrySendError::Full(command) | TrySendError::Closed(command)) = commands.try_send(command) {

@@ -12,9 +12,10 @@
 //! what it gives a session, from a cursor in the group's one tail, once for each node however many
 //! of its users follow. Both ends prove who they are by certificates of one authority (mutual TLS).
 //!
-//! A link is a few persistent streams. One that is lost is dialled again; what was on its way is
-//! answered `Busy`, and is sent again under its number. Both ends beat every 500 ms; after 1.5 s of
-//! silence a link is given up, and whoever followed over it reads the store and looks for the home.
+//! A link is a few persistent streams. One that is lost is dialled again; messages that were on their
+//! way wait until it is back, or until another node has taken its place, and go there under their
+//! numbers. Both ends beat every 500 ms; after 1.5 s of silence a link is given up, and whoever
+//! followed over it reads the store and looks for the home.
 
 mod dial;
 
@@ -27,6 +28,8 @@ mod feeds;
 mod links;
 
 mod serve;
+
+mod waiting;
 
 mod framed;
 
