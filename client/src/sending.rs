@@ -122,8 +122,10 @@ pub enum PublishError {
     /// tries again, in order.
     #[error("refused: {0}")]
     Refused(Refusal),
-    /// It may be in the group or not. This device was away so long that the node forgot its
-    /// numbers while a message was without a receipt. Look at the history before sending it again.
+    /// It may be in the group or not: it had been sent and had no receipt when this device was away
+    /// for so long that the node forgot its numbers, or when its user was no member any more (a copy
+    /// still on its way would count if the user becomes one again). Look at the history before sending
+    /// it again.
     #[error("outcome unknown: {0}")]
     Unknown(Refusal),
     /// The payload is above the node's limit; it was not queued.

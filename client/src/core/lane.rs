@@ -110,6 +110,14 @@ struct Entry {
     sent: Option<Duration>,
     /// It was on the wire of a connection that was lost, or of an earlier run.
     uncertain: bool,
+    /// It was refused by a node that had perhaps passed it on before: a copy may be on its way.
+    adrift: bool,
+}
+
+impl Entry {
+    fn new(ticket: Ticket, message: wire::Message) -> Self {
+        Self { ticket, message, place: None, sent: None, uncertain: false, adrift: false }
+    }
 }
 
 #[derive(Debug)]
@@ -176,13 +184,13 @@ impl Lane {
 
     /// Puts a message at the end; `issued` is the latest incarnation there is.
     pub(crate) fn push(&mut self, ticket: Ticket, message: wire::Message, issued: Option<Incarnation>) {
-        self.entries.push_back(Entry { ticket, message, place: None, sent: None, uncertain: false });
+        self.entries.push_back(Entry::new(ticket, message));
         self.number(issued);
     }
 
     /// Puts back a message of an earlier run. It may have been sent after it was saved.
     pub(crate) fn restore(&mut self, ticket: Ticket, message: wire::Message, place: Option<Place>) {
-        self.entries.push_back(Entry { ticket, message, place, sent: None, uncertain: place.is_some() });
+        self.entries.push_back(Entry { place, uncertain: place.is_some(), ..Entry::new(ticket, message) });
     }
 
     /// Numbers what has no number, once there is an incarnation.
@@ -270,7 +278,11 @@ impl Lane {
             Answer::Committed(seq) => self.settle(at, Ok(seq), out),
             Answer::Consumed(why) => self.settle(at, Err(Failed::Refused(why)), out),
             Answer::Forgotten(why) => self.settle(at, Err(Failed::Unknown(why)), out),
-            Answer::Later(why) => self.go_back(at, Some(why.retry_after_ms), now, chance),
+            Answer::Later(why) => {
+                // Only whoever has judged it says that.
+                self.entries[at].adrift |= why.code != Code::TooFast;
+                self.go_back(at, Some(why.retry_after_ms), now, chance);
+            }
             Answer::OutOfOrder { expected } if expected < self.lowest(place.incarnation) => {
                 let why = "the node does not know the numbers before this one any more";
                 self.retire(place.incarnation, &Refusal::new(Code::IncarnationExpired, why), out);
@@ -354,7 +366,8 @@ impl Lane {
         }
     }
 
-    /// This one and all behind it that were numbered with it fail.
+    /// This one and all behind it that were numbered with it fail: those of which no copy is on its
+    /// way as refused, for a copy could arrive when the user is a member again.
     fn fail_from(&mut self, at: usize, incarnation: Incarnation, why: &Refusal, out: &mut Vec<Settled>) {
         let whole = self.numbering.as_ref().is_some_and(|numbering| numbering.incarnation == incarnation);
         if whole {
@@ -368,7 +381,8 @@ impl Lane {
             behind && (whole || entry.place.is_some_and(|place| place.incarnation == incarnation))
         });
         for entry in failed {
-            out.push(Settled { ticket: entry.ticket, outcome: Err(Failed::Refused(why.clone())) });
+            let failed = if entry.uncertain || entry.adrift { Failed::Unknown } else { Failed::Refused };
+            out.push(Settled { ticket: entry.ticket, outcome: Err(failed(why.clone())) });
         }
     }
 

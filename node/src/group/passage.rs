@@ -28,8 +28,7 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// It cannot be said whether it arrived. Its group looks again where it is to go; where it had
-    /// arrived, it is known by its number.
+    /// It was never sent: its group looks again where it is to go.
     pub fn go_back(self) {
         self.from.send_or_refuse(self.publish.group, Input::Publish(self.publish));
     }

@@ -4,10 +4,7 @@
 //! The other end answers every message, in any order, and never waits for one group: a full one
 //! is answered `Busy`.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
 
 use quinn::{Connection, SendStream};
 use shoal_protocol::{
@@ -40,28 +37,12 @@ pub(super) struct Sending {
     passages: mpsc::Receiver<Passage>,
     unanswered: BTreeMap<u64, Passage>,
     last_id: u64,
-    /// Where they are left when the lane ends.
-    left: Unanswered,
-}
-
-/// What lanes that have ended had not been answered, in the order in which it was sent on each.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Unanswered(Arc<Mutex<Vec<Passage>>>);
-
-impl Unanswered {
-    pub(super) fn take(&self) -> Vec<Passage> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn put(&self, passages: impl IntoIterator<Item = Passage>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(passages);
-    }
 }
 
 impl Lane {
-    pub(super) fn new(left: Unanswered) -> (Self, Sending) {
+    pub(super) fn new() -> (Self, Sending) {
         let (sender, passages) = mpsc::channel(WAITING_MAX);
-        (Self(sender), Sending { passages, unanswered: BTreeMap::new(), last_id: 0, left })
+        (Self(sender), Sending { passages, unanswered: BTreeMap::new(), last_id: 0 })
     }
 
     /// Puts a message on its way; where too many are, it is answered `Busy`.
@@ -73,7 +54,8 @@ impl Lane {
 }
 
 impl Sending {
-    /// Carries messages until the link is gone.
+    /// Carries messages until the link is gone; then all that were not answered are, with `Busy`: whether
+    /// they arrived is for their senders to find out.
     pub(super) async fn run(mut self, connection: Connection) -> Result<(), LinkError> {
         let (send, recv) = connection.open_bi().await?;
         let (mut out, mut receipts) = (Outbox::new(send), Frames::new(recv, FRAME_BYTES_MAX));
@@ -147,9 +129,13 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.left.put(std::mem::take(&mut self.unanswered).into_values());
+        for passage in std::mem::take(&mut self.unanswered).into_values() {
+            passage.publish.refuse(busy());
+        }
         self.passages.close();
-        self.left.put(std::iter::from_fn(|| self.passages.try_recv().ok()));
+        while let Ok(passage) = self.passages.try_recv() {
+            passage.publish.refuse(busy());
+        }
     }
 }
 

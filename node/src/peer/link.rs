@@ -19,7 +19,7 @@ use super::{
     dial::Dialer,
     feeds::{FeedSender, Feeds},
     framed::{Frames, LinkError},
-    lane::{Lane, Unanswered, busy},
+    lane::{Lane, busy},
     outbox::Outbox,
     waiting::Waiting,
 };
@@ -82,10 +82,8 @@ pub(super) async fn run(
                 Ok(mut link) => {
                     waiting.drain().for_each(|command| link.obey(command));
                     match link.serve(&mut commands).await {
-                        Ok(()) => {
-                            return link.end().await.into_iter().for_each(|left| left.publish.refuse(busy()));
-                        }
-                        Err(error) => link.close(error).await,
+                        Ok(()) => return,
+                        Err(error) => link.close(error),
                     }
                 }
                 Err(error) => error,
@@ -133,7 +131,6 @@ struct Link {
     frames: Frames,
     feeds: Arc<Feeds>,
     lanes: [Lane; LANES],
-    unanswered: Unanswered,
     /// Its lanes and streams; they end with it.
     tasks: JoinSet<Result<(), LinkError>>,
     heard: Instant,
@@ -141,14 +138,13 @@ struct Link {
 
 impl Link {
     fn new(connection: Connection, out: Outbox, frames: Frames) -> Self {
-        let (mut tasks, unanswered) = (JoinSet::new(), Unanswered::default());
+        let mut tasks = JoinSet::new();
         let lanes = array::from_fn(|_| {
-            let (lane, sending) = Lane::new(unanswered.clone());
+            let (lane, sending) = Lane::new();
             tasks.spawn(sending.run(connection.clone()));
             lane
         });
-        let (feeds, heard) = (Arc::default(), Instant::now());
-        Self { connection, out, frames, feeds, lanes, unanswered, tasks, heard }
+        Self { connection, out, frames, feeds: Arc::default(), lanes, tasks, heard: Instant::now() }
     }
 
     /// Serves until nobody has a handle any more, or the link is lost.
@@ -172,18 +168,10 @@ impl Link {
         }
     }
 
-    /// Tells the other end why. What it has not answered is looked at again by its groups: another
-    /// node may be the one to ask by now.
-    async fn close(self, why: LinkError) -> LinkError {
+    /// Tells the other end why.
+    fn close(self, why: LinkError) -> LinkError {
         self.connection.close(why.wire_code(), why.to_string().as_bytes());
-        self.end().await.into_iter().for_each(Passage::go_back);
         why
-    }
-
-    /// What has no answer, and will get none here.
-    async fn end(mut self) -> Vec<Passage> {
-        self.tasks.shutdown().await;
-        self.unanswered.take()
     }
 
     fn take(&mut self, frame: wire::ToFollower) {

@@ -146,6 +146,32 @@ fn who_is_no_member_fails_the_queue_and_begins_anew_under_another_incarnation() 
     assert_eq!(numbers(&bench.sent(NOW)), [(9, 1)]);
 }
 
+/// It would count if its user became a member again.
+#[test]
+fn of_what_a_copy_may_be_on_its_way_nobody_says_that_it_was_refused() {
+    let no_member = || refused(Code::NotMember, false, 0);
+    for (before, is_known) in [
+        (refused(Code::TooFast, false, 5), true),
+        (refused(Code::Busy, false, 0), false),
+        (refused(Code::NotHome, false, 0), false),
+    ] {
+        let mut bench = Bench::new(7);
+        bench.push("a");
+        bench.sent(NOW);
+        bench.answer(7, 1, before);
+        bench.sent(NOW + Duration::from_secs(9));
+        let settled = bench.answer(7, 1, no_member());
+        assert_eq!(matches!(settled[0].outcome, Err(Failed::Refused(_))), is_known, "{settled:?}");
+    }
+    let mut bench = Bench::new(7);
+    bench.push("a");
+    bench.sent(NOW);
+    bench.outbox.disconnected();
+    bench.sent(NOW);
+    let settled = bench.answer(7, 1, no_member());
+    assert!(matches!(settled[0].outcome, Err(Failed::Unknown(_))), "{settled:?}");
+}
+
 #[test]
 fn an_expired_incarnation_fails_what_may_have_been_sent_and_renumbers_the_rest() {
     let mut bench = Bench::new(7);
