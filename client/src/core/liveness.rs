@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// How long a heartbeat waits for its answer, besides some round trips: two intervals, and no more than
 /// this.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
+const ANSWER_WAIT: Duration = Duration::from_secs(4);
 
 /// How long a probe waits, when something is overdue already.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ mod tests {
         liveness.probe(at(900), at(100));
         assert_eq!(liveness.dead_at(), at(2300), "a second probe does not give the first more time");
         liveness.ack(token, at(1000));
-        assert_eq!(liveness.dead_at(), at(1000 + 20_000 + 10_000 + 8 * 500));
+        assert_eq!(liveness.dead_at(), at(1000 + 20_000 + 4_000 + 8 * 500));
     }
 
     #[test]
