@@ -74,6 +74,8 @@ pub async fn end(coordination: &dyn Coordination, node: &NodeName) -> Result<(),
     Ok(())
 }
 
-fn key(node: &NodeName) -> String {
+/// The setting that says so.
+#[must_use]
+pub fn key(node: &NodeName) -> String {
     format!("{PREFIX}{}", node.0)
 }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use shoal_node::{
     coordination::{
         Coordination, CoordinationError, Leadership, NodeName, NodeRecord, Nodes, Placed, Placement, Refused,
-        Registration,
+        Registration, drains,
     },
     store::Setting,
 };
@@ -60,6 +60,11 @@ impl Service {
     /// A node's lease runs out before its time.
     pub fn expire(&self, node: &NodeName) {
         self.model().expire(node);
+    }
+
+    /// An operator wants a node emptied, or not any more.
+    pub fn drain(&self, node: &NodeName, is_wished: bool) {
+        self.model().set(&drains::key(node), is_wished.then(Bytes::new));
     }
 
     /// Partitions are moved by an operator, whoever leads.

@@ -15,6 +15,8 @@ mod world;
 
 pub mod run;
 
+mod panics;
+
 pub mod seeds;
 
 pub mod scene;

@@ -15,6 +15,7 @@ use super::{
     chronicle::Event,
     judge::{Case, Findings, Holding, Holdings, judge},
     mutation::Mutation,
+    panics,
     plan::Plan,
     scene::Scene,
     world::World,
@@ -117,6 +118,8 @@ impl fmt::Display for Report {
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
     let begun = Instant::now();
+    panics::watch();
+    panics::take();
     let scene = Scene::new(Plan::new(seed, options.nodes), options.mutation, options.log);
     let (nodes, chronicle) = (scene.plan.nodes, scene.chronicle.clone());
     let mut world = World::new(scene);
@@ -128,6 +131,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     if let Err(why) = rested {
         findings.find(|| why);
     }
+    panics::take().into_iter().for_each(|panic| findings.find(|| panic));
     let counts = count(&events);
     Report { seed, nodes, findings, hash: chronicle.hash(), counts, simulated, took: begun.elapsed() }
 }

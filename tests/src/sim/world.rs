@@ -183,6 +183,9 @@ impl World {
             Disturbance::Pause(node) => self.nodes[node].standstill.begin(),
             Disturbance::Continue(node) => self.nodes[node].standstill.end(),
             Disturbance::Place(seed) => self.place(seed),
+            Disturbance::Drain(node, is_wished) => {
+                self.coordination.drain(&NodeName(self.nodes[node].name()), is_wished);
+            }
             Disturbance::DatabaseDown
             | Disturbance::DatabaseUp
             | Disturbance::DatabaseCut(..)

@@ -138,6 +138,12 @@ impl Model {
         from.map(|(key, setting)| (key.clone(), setting.clone())).collect()
     }
 
+    /// Sets a setting, or removes it, whatever it says.
+    pub(super) fn set(&mut self, key: &str, value: Option<Bytes>) {
+        let current = self.settings.get(key).map_or(0, |setting| setting.version);
+        self.swap(key, current, value).expect("it is this version");
+    }
+
     pub(super) fn swap(
         &mut self,
         key: &str,

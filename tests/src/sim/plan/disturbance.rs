@@ -69,6 +69,8 @@ pub enum Disturbance {
     Lag(usize, Duration),
     /// A node's lease runs out before its time.
     LeaseLost(usize),
+    /// An operator wants a node emptied, or not any more.
+    Drain(usize, bool),
     /// Groups are placed anew, as drawn from a seed.
     Place(u64),
 }
@@ -110,6 +112,7 @@ pub fn remedies(nodes: usize, longest: Duration) -> Vec<Disturbance> {
             Disturbance::CoordinationCut(node, false),
             Disturbance::Lag(node, Duration::ZERO),
             Disturbance::Continue(node),
+            Disturbance::Drain(node, false),
             Disturbance::Up(Host::Node(node)),
         ]);
         for other in (0..node).map(Host::Node).chain((0..PHONES).map(Host::Phone)) {
@@ -181,7 +184,7 @@ impl Script {
         let (one, other) = (Host::Node(node), Host::Node((node + 1) % self.nodes));
         let short = ms(random.random_range(50..2_500));
         let long = ms(random.random_range(100..9_000));
-        match random.random_range(0..16) {
+        match random.random_range(0..18) {
             0 => self.pair(from, long, Disturbance::Partition(one, other), Disturbance::Heal(one, other)),
             1 => self.pair(from, short, Disturbance::Mute(one, other), Disturbance::Heal(one, other)),
             2 => self.pair(from, short, Disturbance::Hold(one, other), Disturbance::Release(one, other)),
@@ -200,6 +203,9 @@ impl Script {
             }
             11 => self.all.push((from, Disturbance::LeaseLost(node))),
             12 => self.all.push((from, Disturbance::Store(MemoryFault::OutcomeUnknown))),
+            13 | 14 => {
+                self.pair(from, long, Disturbance::Drain(node, true), Disturbance::Drain(node, false));
+            }
             _ => self.move_to_and_fro(random, from, long),
         }
     }
