@@ -49,6 +49,10 @@ async fn persist(
     loop {
         let link = next_link(shared, failed).await?;
         let asking = link.ask().await;
+        // Whoever goes on to another node waits for those who ask by then, and for nobody else.
+        if !shared.is_live(&link) {
+            continue;
+        }
         let answer = ask(&link.connection, body.clone()).await;
         drop(asking);
         match answer {

@@ -103,6 +103,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Is it the session that requests go to?
+    pub(crate) fn is_live(&self, link: &Link) -> bool {
+        self.link.borrow().as_ref().is_some_and(|live| live.session == link.session)
+    }
+
     pub(crate) fn new(mut config: Config) -> Result<Self, ConnectError> {
         if config.nodes.is_empty() {
             return Err(ConnectError::NoNodes);

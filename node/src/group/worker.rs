@@ -47,8 +47,6 @@ enum Done {
     Members(Result<Vec<MemberRow>, Refusal>),
     /// Up to where members have been told.
     Notices(Result<Seq, notices::Going>),
-    /// A home elsewhere has answered whoever asked.
-    PassedOn,
 }
 
 /// A cursor that is to be attached.
@@ -71,7 +69,10 @@ pub(super) struct Worker {
     owner: Option<Box<SubGroup>>,
     parked: Parked,
     following: Option<Following>,
+    /// For the home here; they end with it.
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// What was passed on to the home, elsewhere.
+    errands: FuturesUnordered<BoxFuture<'static, ()>>,
     follows: Vec<Waiting>,
     is_telling: bool,
     used: Instant,
@@ -97,6 +98,7 @@ impl Worker {
             parked: Parked::default(),
             following: None,
             jobs: FuturesUnordered::new(),
+            errands: FuturesUnordered::new(),
             follows: Vec::new(),
             is_telling: false,
             used: Instant::now(),
@@ -113,6 +115,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 Some(done) = self.jobs.next() => self.handle_done(done),
+                Some(()) = self.errands.next() => {}
                 fed = following::next(&mut self.following) => self.handle_fed(fed).await,
                 input = self.inputs.recv(), if has_room => match input {
                     Some(input) => self.take(input).await,
@@ -260,7 +263,7 @@ impl Worker {
             Done::Sender(id, loaded) => home.handle_sender(&id, loaded, now),
             Done::Record { sender, as_of, loaded } => home.handle_record(&sender, as_of, loaded, now),
             Done::Members(rows) => home.handle_members(rows, now),
-            Done::Notices(Err(notices::Going)) | Done::PassedOn => {}
+            Done::Notices(Err(notices::Going)) => {}
             Done::Notices(Ok(watermark)) => {
                 home.handle_notices_sent(watermark);
                 self.tell_members();
@@ -406,6 +409,7 @@ impl Worker {
     /// Nothing is under way.
     fn is_quiet(&self) -> bool {
         self.jobs.is_empty()
+            && self.errands.is_empty()
             && self.parked.is_empty()
             && self.home.as_ref().is_none_or(|home| home.is_quiet())
     }

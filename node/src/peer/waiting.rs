@@ -4,19 +4,20 @@
 //! their way again the moment the placement names another; their senders would ask again only after
 //! a wait of their own.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use super::link::Command;
 use crate::coordination::Placed;
 
-/// How long a message waits for a node that is not reached: its lease, and what its replacement may
-/// take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long anything waits for a node that is not reached. Whoever sent a message is asked then whether
+/// it is still wanted: one who has gone, and begun anew elsewhere, would find it behind what they have
+/// said since.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What waits for one node at most.
 const WAITING_MAX: usize = 4096;
@@ -48,9 +49,11 @@ impl Waiting {
     /// for anything any more. Nothing is lost when it is cancelled.
     pub(super) async fn take(&mut self, commands: &mut mpsc::Receiver<Command>) {
         loop {
+            let impatient_at = self.commands.front().map(|(since, _)| *since + PATIENCE);
             tokio::select! {
                 biased;
                 Ok(()) = self.placement.changed() => self.look_again(),
+                () = until(impatient_at) => self.refuse_oldest(),
                 command = commands.recv() => match command {
                     Some(command) => self.push(command),
                     None => return,
@@ -69,13 +72,17 @@ impl Waiting {
         }
     }
 
-    /// The node was not reached: only messages wait on, and no longer than they may.
+    fn refuse_oldest(&mut self) {
+        if let Some((_, command)) = self.commands.pop_front() {
+            command.refuse();
+        }
+    }
+
+    /// The node was not reached: only messages wait on.
     pub(super) fn give_up(&mut self) {
         for (since, command) in std::mem::take(&mut self.commands) {
             match command {
-                Command::Publish(_) if since.elapsed() < PATIENCE => {
-                    self.commands.push_back((since, command))
-                }
+                Command::Publish(_) => self.commands.push_back((since, command)),
                 command => command.refuse(),
             }
         }
@@ -90,5 +97,12 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.drain().for_each(Command::refuse);
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
     }
 }

@@ -7,7 +7,7 @@ use shoal_protocol::{Accept, Code, Follower, RecordFrame, Refusal, Seq, wire};
 use tokio::time::{Instant, sleep_until};
 use wire::{message::Kind, record::Body};
 
-use super::{Done, Worker, homeless};
+use super::{Worker, homeless};
 use crate::{
     coordination::{NodeName, Partition},
     group::{
@@ -131,14 +131,12 @@ impl Worker {
             Input::Judged(publish, _) => {
                 publish.refuse(not_home(&home));
             }
-            Input::Change(actor, body, to) => self.jobs.push(Box::pin(async move {
+            Input::Change(actor, body, to) => self.errands.push(Box::pin(async move {
                 let change = wire::Change { group: group.to_wire(), body: Some(body) };
                 drop(to.send(groups.elsewhere().change(&home, actor, change).await));
-                Done::PassedOn
             })),
-            Input::Notice(user, notice, to) => self.jobs.push(Box::pin(async move {
+            Input::Notice(user, notice, to) => self.errands.push(Box::pin(async move {
                 drop(to.send(groups.elsewhere().notify(&home, user, notice).await));
-                Done::PassedOn
             })),
             Input::Wake | Input::Look => {}
         }
