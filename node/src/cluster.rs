@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    config::AccessLimits,
+    config::{AccessLimits, Current},
     coordination::{Coordination, Move, NodeName, Partition, Placed},
     delivery::Pages,
     group::Groups,
@@ -97,7 +97,7 @@ impl Joining {
         self,
         groups: &Groups,
         pages: &Arc<Pages>,
-        limits: AccessLimits,
+        limits: Current<AccessLimits>,
         metrics: Arc<Metrics>,
     ) -> Cluster {
         let Self { parts, me, endpoint, others, .. } = self;

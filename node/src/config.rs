@@ -7,6 +7,8 @@
 
 mod check;
 
+mod current;
+
 mod limits;
 
 mod load;
@@ -21,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::coordination::Roles;
 
 pub use check::Problem;
-pub use limits::{AccessLimits, GroupLimits, Limits, StoreLimits, ViewLimits};
+pub use current::Current;
+pub use limits::{AccessLimits, GroupLimits, Limits, Rate, StoreLimits, ViewLimits};
 pub use load::{ConfigError, Loaded, Override, load};
 pub use show::to_toml;
 

@@ -15,7 +15,7 @@ use crate::{
     access::{Access, AccessParts, Transport},
     clock::Clock,
     cluster::Cluster,
-    config::Limits,
+    config::{AccessLimits, Current, Limits, ViewLimits},
     coordination::{Load, Registration},
     delivery::Pages,
     group::{Groups, Views},
@@ -77,9 +77,17 @@ pub struct Node {
     access: Access,
     groups: Groups,
     metrics: Arc<Metrics>,
+    limits: Limited,
     cluster: Option<Cluster>,
     /// Finishes what a crash before this start interrupted.
     recovery: AbortOnDrop,
+}
+
+/// The limits that are read where they count.
+#[derive(Debug)]
+struct Limited {
+    access: Current<AccessLimits>,
+    view: Current<ViewLimits>,
 }
 
 impl Node {
@@ -104,32 +112,33 @@ impl Node {
             limits.group.clone(),
             random.next_u64(),
         );
+        let (access, view) = (Current::from(limits.access), Current::from(limits.view));
         let (mut cluster, mut others) = (None, None);
         if let Some(parts_of_cluster) = parts.cluster {
             let joining = parts_of_cluster.reach(&parts.name, parts.runtime, &mut random).await?;
             others = Some(joining.others());
             groups = groups.among(joining.links());
-            let limits = limits.access.clone();
-            cluster = Some(joining.join(&groups, &pages, limits, Arc::clone(&parts.metrics)));
+            cluster = Some(joining.join(&groups, &pages, access.clone(), Arc::clone(&parts.metrics)));
         }
         let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
-        let access = AccessParts {
-            views: Views::new(groups.clone(), limits.view),
+        let parts = AccessParts {
+            views: Views::new(groups.clone(), view.clone()),
             groups: groups.clone(),
             store,
             pages,
             tokens: parts.tokens,
             clock,
-            limits: limits.access,
-            group_limits: limits.group,
+            limits: access.clone(),
             metrics: Arc::clone(&parts.metrics),
             name: parts.name,
             addresses: parts.addresses,
             others,
             random,
         };
-        let access = Access::start(access, endpoints);
-        Ok(Self { access, groups, metrics: parts.metrics, cluster, recovery })
+        let metrics = Arc::clone(&parts.metrics);
+        let limits = Limited { access, view };
+        let access = Access::start(parts, endpoints);
+        Ok(Self { access, groups, metrics, limits, cluster, recovery })
     }
 
     /// Where it serves, in the order of the sockets it was given.
@@ -138,6 +147,13 @@ impl Node {
     /// Those of the sockets.
     pub fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
         self.access.local_addresses()
+    }
+
+    /// From now on these limits hold, but for the sizes of what is made already.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.groups.set_limits(limits.group.clone());
+        self.limits.access.set(limits.access.clone());
+        self.limits.view.set(limits.view.clone());
     }
 
     /// How many sessions it has.

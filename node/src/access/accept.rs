@@ -96,7 +96,7 @@ pub(super) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
 
 fn open(shared: &Arc<Shared>, incoming: Incoming, connections: &mut JoinSet<()>) {
     let inside = Inside { newcomers: shared.newcomers.count(), is_draining: shared.sessions.is_draining() };
-    match judge(inside, incoming.remote_address_validated(), &shared.limits) {
+    match judge(inside, incoming.remote_address_validated(), &shared.limits.load()) {
         Door::Open => {
             let newcomer = shared.newcomers.enter();
             match incoming.accept() {

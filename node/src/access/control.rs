@@ -21,7 +21,7 @@ use super::{
     stream,
     violation::Violation,
 };
-use crate::group::From;
+use crate::{config::AccessLimits, group::From};
 
 /// Control frames that the client has not taken; above, nothing is read that would add to them.
 const OUT_BYTES_MAX: usize = 64 << 10;
@@ -76,8 +76,12 @@ pub(super) struct Control {
     /// Its deliveries and its streams; they end with it.
     tasks: JoinSet<()>,
     timer: Pin<Box<Sleep>>,
-    /// When a heartbeat came last.
+    /// How often the client was asked to send a heartbeat.
+    heartbeat: Duration,
+    /// When one came last.
     heard: Instant,
+    /// Groups that it may follow, as it was told.
+    follows_max: usize,
     expires_ms: u64,
     /// When it is closed, since the client was told to leave.
     leave_by: Option<Instant>,
@@ -87,13 +91,17 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(shared: Arc<Shared>, session: Arc<Session>, greeting: Greeting) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        session: Arc<Session>,
+        greeting: Greeting,
+        welcome: &wire::Welcome,
+    ) -> Self {
         let Greeting { send, recv, frames, identity, .. } = greeting;
         // Fails only where the stream has ended already, and then the first write says so.
         let _ = send.set_priority(PRIORITY);
-        let limits = &shared.limits;
         Self {
-            signal_pace: Pace::new(limits.signal_rate_per_second, limits.signal_burst),
+            signal_pace: Pace::new(&shared.limits, AccessLimits::signal_rate),
             shared,
             session,
             send,
@@ -103,7 +111,9 @@ impl Control {
             follows: None,
             tasks: JoinSet::new(),
             timer: Box::pin(sleep_until(Instant::now())),
+            heartbeat: Duration::from_millis(welcome.heartbeat_ms.into()),
             heard: Instant::now(),
+            follows_max: welcome.limits.map_or(0, |limits| limits.follows_max as usize),
             expires_ms: identity.claims.expires_ms,
             leave_by: None,
             parked: None,
@@ -249,7 +259,7 @@ impl Control {
     }
 
     fn silent_at(&self) -> Instant {
-        self.heard + self.shared.limits.heartbeat_silence()
+        self.heard + self.shared.limits.load().heartbeat_silence(self.heartbeat)
     }
 
     async fn wrote(&mut self, wrote: Result<usize, WriteError>) -> Result<(), End> {
@@ -332,7 +342,7 @@ impl Control {
     fn take_follow(&mut self, follow: &wire::Follow) -> Result<(), Refusal> {
         let (group, from) = parse(follow)?;
         let pending = self.follows.as_ref().map_or(0, |follows| follows.len());
-        if self.session.deliveries().len() + pending >= self.shared.limits.follows_max {
+        if self.session.deliveries().len() + pending >= self.follows_max {
             return Err(Refusal::new(Code::TooMany, "more follows than a session may have"));
         }
         self.follow(group, from);

@@ -29,14 +29,14 @@ fn receivers(
     pace: &Pace,
     datagram: Bytes,
 ) -> Option<(Vec<Arc<Signal>>, Bytes)> {
-    if datagram.len() > shared.limits.signal_bytes_max || pace.check().is_err() {
+    if datagram.len() > shared.limits.load().signal_bytes_max || pace.check().is_err() {
         return None;
     }
     let mut signal = wire::Signal::decode(datagram).ok()?;
     signal.what.as_ref()?;
     // Whoever follows a group is a member of it, and that was checked.
     let tail = session.deliveries().tail(GroupId::from_wire(&signal.group).ok()?)?;
-    let others = others(&tail, session, shared.limits.signal_sessions_max)?;
+    let others = others(&tail, session, shared.limits.load().signal_sessions_max)?;
     signal.user = session.user().to_string();
     Some((others, signal.encode_to_vec().into()))
 }

@@ -4,13 +4,15 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use shoal_protocol::{GroupId, Seq, UserId};
 use tokio::sync::Notify;
 
-use crate::store::{CursorRaise, Cursors, Store};
+use crate::{
+    config::{AccessLimits, Current},
+    store::{CursorRaise, Cursors, Store},
+};
 
 /// Raises in one write.
 const RAISES_MAX: usize = 4096;
@@ -18,8 +20,7 @@ const RAISES_MAX: usize = 4096;
 /// Watermarks that wait to be written, the highest of each user and group.
 pub(super) struct Delivered {
     pending: Mutex<BTreeMap<(UserId, GroupId), Seq>>,
-    pending_max: usize,
-    flush_each: Duration,
+    limits: Current<AccessLimits>,
     /// There is no room: write now.
     full: Notify,
     /// There is room again.
@@ -27,14 +28,8 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    pub(super) fn new(pending_max: usize, flush_each: Duration) -> Self {
-        Self {
-            pending: Mutex::default(),
-            pending_max: pending_max.max(1),
-            flush_each,
-            full: Notify::new(),
-            room: Notify::new(),
-        }
+    pub(super) fn new(limits: Current<AccessLimits>) -> Self {
+        Self { pending: Mutex::default(), limits, full: Notify::new(), room: Notify::new() }
     }
 
     /// Notes a watermark. Waits while too many wait.
@@ -48,7 +43,7 @@ impl Delivered {
 
     fn try_raise(&self, user: &UserId, group: GroupId, watermark: Seq) -> bool {
         let mut pending = self.lock();
-        let is_full = pending.len() >= self.pending_max;
+        let is_full = pending.len() >= self.limits.load().delivered_pending_max;
         let key = (user.clone(), group);
         if let Some(before) = pending.get_mut(&key) {
             *before = watermark.max(*before);
@@ -63,10 +58,11 @@ impl Delivered {
     /// Writes what has gathered, again and again.
     pub(super) async fn run(&self, store: &Arc<dyn Store>) {
         loop {
+            let gathered = tokio::time::sleep(self.limits.load().delivered_flush());
             tokio::select! {
                 biased;
                 () = self.full.notified() => {}
-                () = tokio::time::sleep(self.flush_each) => {}
+                () = gathered => {}
             }
             self.flush(store).await;
         }
@@ -100,8 +96,15 @@ impl Delivered {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::store::memory::MemoryStore;
+
+    fn delivered(delivered_pending_max: usize, delivered_flush_ms: u64) -> Delivered {
+        let limits = AccessLimits { delivered_pending_max, delivered_flush_ms, ..AccessLimits::default() };
+        Delivered::new(limits.into())
+    }
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
@@ -114,7 +117,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_highest_watermark_is_written_once_for_many_raises() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1));
-        let delivered = Delivered::new(10, Duration::from_secs(2));
+        let delivered = delivered(10, 2_000);
         let group = GroupId::named("a");
         for number in [3, 9, 5] {
             delivered.raise(&user("ada"), group, seq(number)).await;
@@ -129,7 +132,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_finds_no_room_waits_for_a_flush_and_loses_nothing() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1));
-        let delivered = Delivered::new(2, Duration::from_secs(3600));
+        let delivered = delivered(2, 3_600_000);
         let groups: Vec<GroupId> = (0..20).map(|n| GroupId::named(&format!("g{n}"))).collect();
         let ada = user("ada");
         let raising = async {

@@ -30,13 +30,14 @@ pub(super) async fn run(shared: Arc<Shared>, others: Arc<Others>) {
 
 /// Tells everybody, wave by wave. Never ends.
 async fn let_go(shared: &Shared) {
-    shared.set_grace(shared.limits.leave());
+    shared.set_grace(shared.limits.load().leave());
     let mut waiting = shared.sessions.drain().into_iter();
     let mut waves = interval(WAVE);
     waves.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while waiting.len() > 0 {
         waves.tick().await;
-        for session in waiting.by_ref().take(wave_sessions(shared.limits.leaves_per_second)) {
+        let wave = wave_sessions(shared.limits.load().leaves_per_second);
+        for session in waiting.by_ref().take(wave) {
             session.order(Order::Drain);
         }
     }

@@ -74,7 +74,7 @@ impl Follows {
     }
 
     fn fill(&mut self, shared: &Shared, session: &Session) {
-        while self.running.len() < shared.limits.follows_pending_max.max(1) {
+        while self.running.len() < shared.limits.load().follows_pending_max.max(1) {
             let Some((group, from)) = self.waiting.pop_front() else { return };
             let cursor = session.deliveries().reserve();
             self.pending.insert(group, cursor);

@@ -65,10 +65,10 @@ pub(super) async fn greet(shared: &Shared, connection: &Connection) -> Result<Gr
         }
     };
     let identity = identify(&hello, &shared.tokens, shared.clock.now_ms())?;
-    if hello.follows.len() > shared.limits.follows_max {
+    if hello.follows.len() > shared.limits.load().follows_max {
         return Err(Refusal::new(Code::TooMany, "more follows than a session may have").into());
     }
-    frames.set_limit(control_bytes_max(&shared.limits));
+    frames.set_limit(control_bytes_max(&shared.limits.load()));
     Ok(Greeting { send, recv, frames, hello, identity })
 }
 
@@ -99,14 +99,14 @@ pub(super) fn check_token(
 
 /// What a client that was let in is told.
 pub(super) fn welcome(shared: &Shared, session: &Session, identity: &Identity) -> wire::Welcome {
-    let (limits, now_ms) = (&shared.limits, shared.clock.now_ms());
+    let (limits, now_ms) = (shared.limits.load(), shared.clock.now_ms());
     let wire_count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     wire::Welcome {
         version: identity.version,
         session: session.id(),
         user: identity.claims.user.to_string(),
         limits: Some(wire::Limits {
-            payload_bytes_max: wire_count(shared.payload_bytes_max),
+            payload_bytes_max: wire_count(shared.groups.payload_bytes_max()),
             publish_window: wire_count(PUBLISH_WINDOW),
             follows_max: wire_count(limits.follows_max),
             requests_max: wire_count(limits.requests_max),

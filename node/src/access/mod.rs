@@ -91,7 +91,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     cluster::Others,
-    config::{AccessLimits, GroupLimits},
+    config::{AccessLimits, Current},
     delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
@@ -115,8 +115,7 @@ pub(crate) struct AccessParts {
     pub(crate) pages: Arc<Pages>,
     pub(crate) tokens: TokenVerifier,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) limits: AccessLimits,
-    pub(crate) group_limits: GroupLimits,
+    pub(crate) limits: Current<AccessLimits>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) name: String,
     pub(crate) addresses: Vec<String>,
@@ -132,8 +131,7 @@ struct Shared {
     pages: Arc<Pages>,
     tokens: TokenVerifier,
     clock: Arc<dyn Clock>,
-    limits: Arc<AccessLimits>,
-    payload_bytes_max: usize,
+    limits: Current<AccessLimits>,
     metrics: Arc<Metrics>,
     name: String,
     addresses: Vec<String>,
@@ -228,22 +226,18 @@ impl Drop for Access {
 
 impl Shared {
     fn new(parts: AccessParts) -> Self {
-        let limits = Arc::new(parts.limits);
+        let limits = parts.limits;
         Self {
             pages: parts.pages,
-            accept_pace: Pace::new(limits.accepts_per_second, limits.accept_burst),
-            sessions: Registry::new(limits.sessions_max, limits.sessions_per_user_max),
-            delivered: Delivered::new(
-                limits.delivered_pending_max,
-                Duration::from_millis(limits.delivered_flush_ms),
-            ),
+            accept_pace: Pace::new(&limits, AccessLimits::accept_rate),
+            sessions: Registry::new(limits.clone()),
+            delivered: Delivered::new(limits.clone()),
             groups: parts.groups,
             views: parts.views,
             store: parts.store,
             tokens: parts.tokens,
             clock: parts.clock,
             limits,
-            payload_bytes_max: parts.group_limits.payload_bytes_max,
             metrics: parts.metrics,
             name: parts.name,
             addresses: parts.addresses,

@@ -1,15 +1,18 @@
 //! How fast a session may do something, on tokio's clock, which a simulation moves.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use governor::{
-    Quota, RateLimiter,
+    RateLimiter,
     clock::Clock,
     middleware::NoOpMiddleware,
     nanos::Nanos,
     state::{InMemoryState, NotKeyed},
 };
 use tokio::time::Instant;
+
+use crate::config::{AccessLimits, Current, Rate};
 
 #[derive(Debug, Clone, Copy)]
 struct TokioClock {
@@ -24,25 +27,33 @@ impl Clock for TokioClock {
     }
 }
 
-/// A rate with a burst.
+type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>;
+
+/// A rate with a burst: the one that holds when it is asked.
 #[derive(Debug)]
 pub(super) struct Pace {
-    limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>,
+    limits: Current<AccessLimits>,
+    of: fn(&AccessLimits) -> Rate,
+    limiter: ArcSwap<(Rate, Limiter)>,
 }
 
 impl Pace {
-    /// So many a second, lasting, and so many at once. At least one of each.
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
-        let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
-        let clock = TokioClock { origin: Instant::now() };
-        Self { limiter: RateLimiter::direct_with_clock(quota, clock) }
+    /// At the rate that `of` finds in the limits.
+    pub(super) fn new(limits: &Current<AccessLimits>, of: fn(&AccessLimits) -> Rate) -> Self {
+        let limiter = ArcSwap::from_pointee(limiter(of(&limits.load())));
+        Self { limits: limits.clone(), of, limiter }
     }
 
     /// Now, or not before this moment.
     pub(super) fn check(&self) -> Result<(), Instant> {
-        self.limiter.check().map_err(|not_until| {
-            let now = self.limiter.clock().now();
+        let rate = (self.of)(&self.limits.load());
+        if self.limiter.load().0 != rate {
+            self.limiter.store(Arc::new(limiter(rate)));
+        }
+        let limiter = self.limiter.load();
+        let (_, limiter) = &**limiter;
+        limiter.check().map_err(|not_until| {
+            let now = limiter.clock().now();
             // Never no time at all: whoever waits would not yield.
             Instant::now() + not_until.wait_time_from(now).max(Duration::from_micros(1))
         })
@@ -56,13 +67,22 @@ impl Pace {
     }
 }
 
+fn limiter(rate: Rate) -> (Rate, Limiter) {
+    let clock = TokioClock { origin: Instant::now() };
+    (rate, RateLimiter::direct_with_clock(rate.quota(), clock))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn limits(publish_rate_per_second: u32, publish_burst: u32) -> AccessLimits {
+        AccessLimits { publish_rate_per_second, publish_burst, ..AccessLimits::default() }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn after_the_burst_comes_the_rate() {
-        let pace = Pace::new(10, 3);
+        let pace = Pace::new(&limits(10, 3).into(), AccessLimits::publish_rate);
         let start = Instant::now();
         for _ in 0..3 {
             assert!(pace.check().is_ok());
@@ -73,5 +93,16 @@ mod tests {
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1100), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_rate_holds_from_the_next_check() {
+        let current = Current::from(limits(10, 1));
+        let pace = Pace::new(&current, AccessLimits::publish_rate);
+        assert!(pace.check().is_ok() && pace.check().is_err());
+        current.set(limits(1, 2));
+        assert!(pace.check().is_ok() && pace.check().is_ok());
+        let wait = pace.check().unwrap_err() - Instant::now();
+        assert!(wait > Duration::from_millis(900), "{wait:?}");
     }
 }

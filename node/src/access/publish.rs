@@ -133,7 +133,7 @@ impl Publisher<'_> {
     }
 
     fn try_send_parked(&mut self) -> Result<(), Violation> {
-        let unanswered_max = self.shared.limits.publishes_unanswered_max;
+        let unanswered_max = self.shared.limits.load().publishes_unanswered_max;
         let receipts = self.receipts.get_or_insert_with(|| Receipts::new(unanswered_max));
         match receipts.sender.clone().try_reserve_owned() {
             Ok(permit) => self.send_parked(permit),

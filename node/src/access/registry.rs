@@ -8,6 +8,8 @@ use std::{
 use shoal_protocol::{Code, DeviceId, Refusal, UserId};
 use tokio::sync::Notify;
 
+use crate::config::{AccessLimits, Current};
+
 /// What the registry knows of a session.
 pub(super) trait Registered {
     fn user(&self) -> &UserId;
@@ -19,8 +21,7 @@ pub(super) trait Registered {
 pub(super) struct Registry<S> {
     state: Mutex<State<S>>,
     emptied: Notify,
-    sessions_max: usize,
-    sessions_per_user_max: usize,
+    limits: Current<AccessLimits>,
 }
 
 #[derive(Debug)]
@@ -31,9 +32,9 @@ struct State<S> {
 }
 
 impl<S: Registered> Registry<S> {
-    pub(super) fn new(sessions_max: usize, sessions_per_user_max: usize) -> Self {
+    pub(super) fn new(limits: Current<AccessLimits>) -> Self {
         let state = State { by_user: BTreeMap::new(), count: 0, is_draining: false };
-        Self { state: Mutex::new(state), emptied: Notify::new(), sessions_max, sessions_per_user_max }
+        Self { state: Mutex::new(state), emptied: Notify::new(), limits }
     }
 
     /// Takes a session in; the one that its device had before, if any, is put out and handed back.
@@ -41,18 +42,19 @@ impl<S: Registered> Registry<S> {
     /// # Errors
     /// `Draining`, `Busy` (the node is full) or `TooMany` (the user has enough devices here).
     pub(super) fn admit(&self, session: &Arc<S>) -> Result<Option<Arc<S>>, Refusal> {
+        let limits = self.limits.load();
         let mut state = self.lock();
         if state.is_draining {
             return Err(Refusal::new(Code::Draining, "the node is going"));
         }
-        let is_full = state.count >= self.sessions_max;
+        let is_full = state.count >= limits.sessions_max;
         let devices = state.by_user.entry(session.user().clone()).or_default();
         if let Some(same) = devices.iter_mut().find(|other| other.device() == session.device()) {
             return Ok(Some(std::mem::replace(same, Arc::clone(session))));
         }
         let refusal = if is_full {
             Some(Refusal::new(Code::Busy, "the node has as many sessions as it takes"))
-        } else if devices.len() >= self.sessions_per_user_max {
+        } else if devices.len() >= limits.sessions_per_user_max {
             Some(Refusal::new(Code::TooMany, "the user has as many sessions as one may have"))
         } else {
             None
@@ -149,13 +151,18 @@ mod tests {
         }
     }
 
+    fn registry(sessions_max: usize, sessions_per_user_max: usize) -> Registry<Somebody> {
+        let limits = AccessLimits { sessions_max, sessions_per_user_max, ..AccessLimits::default() };
+        Registry::new(limits.into())
+    }
+
     fn session(user: &str, device: u64) -> Arc<Somebody> {
         Arc::new(Somebody(UserId::new(user).unwrap(), DeviceId(device)))
     }
 
     #[test]
     fn a_device_that_comes_back_replaces_its_session_and_no_other() {
-        let registry = Registry::new(10, 10);
+        let registry = registry(10, 10);
         let (phone, laptop, phone_again) = (session("ada", 1), session("ada", 2), session("ada", 1));
         assert!(registry.admit(&phone).unwrap().is_none());
         assert!(registry.admit(&laptop).unwrap().is_none());
@@ -168,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_full_node_and_a_user_with_too_many_devices_are_told_apart() {
-        let registry = Registry::new(3, 2);
+        let registry = registry(3, 2);
         for device in 1..=2 {
             registry.admit(&session("ada", device)).unwrap();
         }
@@ -184,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_draining_node_takes_nobody_in_and_knows_when_all_have_left() {
-        let registry = Registry::new(3, 2);
+        let registry = registry(3, 2);
         let ada = session("ada", 1);
         registry.admit(&ada).unwrap();
         assert_eq!(registry.drain().len(), 1);

@@ -60,7 +60,8 @@ async fn presence(shared: &Shared, session: &Session, asked: &wire::GetPresence)
         return Err(Refusal::new(Code::TooMany, reason));
     }
     shared.groups.authorize(&session.actor(), group).await?;
-    let online = shared.groups.tail(group).map_or(0, |tail| online(&tail, shared.limits.signal_sessions_max));
+    let online =
+        shared.groups.tail(group).map_or(0, |tail| online(&tail, shared.limits.load().signal_sessions_max));
     let is_here = |user: &String| {
         let Ok(user) = UserId::new(user) else { return false };
         shared.sessions.of(&user).iter().any(|other| other.deliveries().watermark(group).is_some())

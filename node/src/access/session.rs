@@ -20,6 +20,7 @@ use super::{
     violation::wire_code,
 };
 use crate::{
+    config::AccessLimits,
     delivery::{Deliveries, Signal},
     group::Actor,
 };
@@ -72,7 +73,7 @@ impl Session {
             connection.clone(),
             Arc::clone(&signal),
             Arc::clone(&shared.pages),
-            Arc::clone(&shared.limits),
+            shared.limits.clone(),
             Arc::clone(&shared.metrics),
         );
         let limits = &shared.limits;
@@ -85,8 +86,8 @@ impl Session {
             deliveries,
             orders: AtomicU8::new(0),
             ordered: Notify::new(),
-            publish_pace: Pace::new(limits.publish_rate_per_second, limits.publish_burst),
-            request_pace: Pace::new(limits.request_rate_per_second, limits.request_burst),
+            publish_pace: Pace::new(limits, AccessLimits::publish_rate),
+            request_pace: Pace::new(limits, AccessLimits::request_rate),
             open: OpenStreams::default(),
         }
     }
@@ -182,7 +183,7 @@ impl Drop for Present {
 
 /// Handshake and hello, in the time there is for them.
 async fn begin(shared: &Arc<Shared>, connecting: Connecting) -> Option<(Present, Control)> {
-    let hello_until = tokio::time::Instant::now() + shared.limits.hello();
+    let hello_until = tokio::time::Instant::now() + shared.limits.load().hello();
     let connection = match tokio::time::timeout_at(hello_until, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
@@ -216,7 +217,7 @@ fn admit(
     let present = Present::new(shared, Arc::clone(&session));
     let welcome = hello::welcome(shared, &session, &greeting.identity);
     tracing::debug!(user = %session.user(), device = %session.device, agent = greeting.hello.agent, "session began");
-    let mut control = Control::new(Arc::clone(shared), Arc::clone(&session), greeting);
+    let mut control = Control::new(Arc::clone(shared), Arc::clone(&session), greeting, &welcome);
     control.tell(wire::to_client::Body::Welcome(welcome));
     for (group, from) in follows {
         control.follow(group, from);

@@ -91,7 +91,7 @@ pub(super) async fn serve(
     mut send: SendStream,
     recv: RecvStream,
 ) {
-    let mut incoming = Incoming::new(recv, shared.payload_bytes_max + FRAME_OVERHEAD_BYTES);
+    let mut incoming = Incoming::new(recv, shared.groups.payload_bytes_max() + FRAME_OVERHEAD_BYTES);
     if let Err(violation) = dispatch(&shared, &session, &mut send, &mut incoming).await {
         tracing::debug!(%violation, "a stream was ended");
         violation.end(&mut send, &mut incoming.recv);
@@ -104,16 +104,17 @@ async fn dispatch(
     send: &mut SendStream,
     incoming: &mut Incoming,
 ) -> Result<(), Violation> {
-    let opened = tokio::time::timeout(shared.limits.hello(), incoming.next::<wire::StreamOpen>()).await;
+    let patience = shared.limits.load().hello();
+    let opened = tokio::time::timeout(patience, incoming.next::<wire::StreamOpen>()).await;
     let opened =
         opened.map_err(|_| Violation::new(Code::TimedOut, "a stream said too late what it is for"))??;
     match opened.and_then(|open| open.body) {
         Some(Body::Publish(_)) => {
-            let _place = Place::take(&session.open.publish, shared.limits.publish_streams_max)?;
+            let _place = Place::take(&session.open.publish, shared.limits.load().publish_streams_max)?;
             publish::serve(shared, session, send, incoming).await
         }
         Some(Body::Request(request)) => {
-            let _place = Place::take(&session.open.requests, shared.limits.requests_max)?;
+            let _place = Place::take(&session.open.requests, shared.limits.load().requests_max)?;
             // Few streams are requests, and each but for a moment.
             Box::pin(request::serve(shared, session, send, request)).await
         }

@@ -1,8 +1,9 @@
 //! Every limit, with its unit. A limit's documentation is what `shoal config show` says of it.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use documented::DocumentedFields;
+use governor::Quota;
 use serde::{Deserialize, Serialize};
 
 /// The limits of this node.
@@ -145,18 +146,65 @@ impl AccessLimits {
         Duration::from_millis(self.hello_ms)
     }
 
+    /// [`Self::delivered_flush_ms`].
+    #[must_use]
+    pub fn delivered_flush(&self) -> Duration {
+        Duration::from_millis(self.delivered_flush_ms)
+    }
+
+    /// Connections accepted.
+    #[must_use]
+    pub fn accept_rate(&self) -> Rate {
+        Rate { per_second: self.accepts_per_second, burst: self.accept_burst }
+    }
+
+    /// Messages of one session.
+    #[must_use]
+    pub fn publish_rate(&self) -> Rate {
+        Rate { per_second: self.publish_rate_per_second, burst: self.publish_burst }
+    }
+
+    /// Requests and control frames of one session.
+    #[must_use]
+    pub fn request_rate(&self) -> Rate {
+        Rate { per_second: self.request_rate_per_second, burst: self.request_burst }
+    }
+
+    /// Datagrams of one session.
+    #[must_use]
+    pub fn signal_rate(&self) -> Rate {
+        Rate { per_second: self.signal_rate_per_second, burst: self.signal_burst }
+    }
+
     /// [`Self::leave_ms`].
     #[must_use]
     pub fn leave(&self) -> Duration {
         Duration::from_millis(self.leave_ms)
     }
 
-    /// How long a session may go without a heartbeat.
+    /// How long a session may go without a heartbeat that is sent so often.
     #[must_use]
-    pub fn heartbeat_silence(&self) -> Duration {
+    pub fn heartbeat_silence(&self, interval: Duration) -> Duration {
         // Half an interval more: the last heartbeat counted may be on its way.
-        let interval = Duration::from_millis(self.heartbeat_ms.into());
         interval * self.heartbeats_missed_max + interval / 2
+    }
+}
+
+/// So many a second, lasting, and so many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// A second, lasting.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// At least one of each.
+    #[must_use]
+    pub fn quota(self) -> Quota {
+        let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Quota::per_second(at_least_one(self.per_second)).allow_burst(at_least_one(self.burst))
     }
 }
 
@@ -230,6 +278,18 @@ impl Default for GroupLimits {
 }
 
 impl GroupLimits {
+    /// Messages of one member in one group.
+    #[must_use]
+    pub fn member_rate(&self) -> Rate {
+        Rate { per_second: self.member_rate_per_second, burst: self.member_burst }
+    }
+
+    /// Messages of one sub-group.
+    #[must_use]
+    pub fn group_rate(&self) -> Rate {
+        Rate { per_second: self.group_rate_per_second, burst: self.group_burst }
+    }
+
     /// [`Self::idle_ms`].
     #[must_use]
     pub fn idle(&self) -> Duration {

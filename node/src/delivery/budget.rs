@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub struct WindowBudget {
     used: AtomicUsize,
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
 }
 
 impl WindowBudget {
@@ -16,7 +16,12 @@ impl WindowBudget {
     /// A budget of `bytes_max`.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), bytes_max }
+        Self { used: AtomicUsize::new(0), bytes_max: AtomicUsize::new(bytes_max) }
+    }
+
+    /// From now on the budget is this; each window finds it at its next record.
+    pub fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// Bytes of records held now.
@@ -26,7 +31,7 @@ impl WindowBudget {
     }
 
     pub(super) fn is_spent(&self) -> bool {
-        self.used() > self.bytes_max
+        self.used() > self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// A window that held `before` holds `after`.

@@ -34,7 +34,11 @@ use super::{
     streams::Streams,
     tail::{Attachment, Tail, TailTurn},
 };
-use crate::{config::AccessLimits, ops::Metrics, store::StoreError};
+use crate::{
+    config::{AccessLimits, Current},
+    ops::Metrics,
+    store::StoreError,
+};
 
 /// Turns in one go, before other tasks of the node have theirs.
 const TURNS_MAX: usize = 32;
@@ -50,7 +54,9 @@ pub struct Deliveries {
     connection: Connection,
     signal: Arc<Signal>,
     pages: Arc<Pages>,
-    limits: Arc<AccessLimits>,
+    limits: Current<AccessLimits>,
+    /// Streams at once, whatever the limits say.
+    streams_max: Option<usize>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// Something is in [`State::ended`].
@@ -95,10 +101,26 @@ impl Deliveries {
         connection: Connection,
         signal: Arc<Signal>,
         pages: Arc<Pages>,
-        limits: Arc<AccessLimits>,
+        limits: Current<AccessLimits>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { connection, signal, pages, limits, metrics, state: Mutex::default(), ended: Notify::new() }
+        Self {
+            connection,
+            signal,
+            pages,
+            limits,
+            streams_max: None,
+            metrics,
+            state: Mutex::default(),
+            ended: Notify::new(),
+        }
+    }
+
+    /// With so many streams at once, whatever the limits say.
+    #[must_use]
+    pub fn with_streams(mut self, max: usize) -> Self {
+        self.streams_max = Some(max);
+        self
     }
 
     /// Writes what is due until the connection is gone. One task calls this.
@@ -247,7 +269,7 @@ impl Deliveries {
         let Some(cursor) = state.cursors.get_mut(number).filter(|cursor| cursor.waits == Waits::Turn) else {
             return Ok(());
         };
-        let bytes_max = self.limits.delivery_turn_bytes;
+        let bytes_max = self.limits.load().delivery_turn_bytes;
         match cursor.tail.read(cursor.attachment, cursor.watermark, bytes_max, runs) {
             TailTurn::Records { more, .. } => return self.write(state, number, runs, more, io),
             TailTurn::CaughtUp => cursor.waits = Waits::Ring,
@@ -330,7 +352,8 @@ impl Deliveries {
         number: u32,
         io: &mut Io<'_, '_, '_>,
     ) -> Result<Option<u16>, ConnectionError> {
-        let is_full = state.streams.len() >= self.limits.delivery_streams_max;
+        let streams_max = self.streams_max.unwrap_or_else(|| self.limits.load().delivery_streams_max);
+        let is_full = state.streams.len() >= streams_max;
         if is_full && !state.make_room(&self.metrics) {
             return Ok(None);
         }
@@ -400,7 +423,7 @@ impl Deliveries {
         match fetched {
             Ok(page) => {
                 let until = tail.until(cursor.attachment).unwrap_or(page.next());
-                runs.extend(page.records(cursor.watermark, until, self.limits.delivery_turn_bytes));
+                runs.extend(page.records(cursor.watermark, until, self.limits.load().delivery_turn_bytes));
                 if runs.is_empty() {
                     state.make_ready(number);
                 } else {

@@ -42,7 +42,7 @@ pub(super) async fn activate(
     group: GroupId,
     create: Option<Create>,
     tail_here: Seq,
-    limits: &GroupLimits,
+    limits: Arc<GroupLimits>,
 ) -> Result<Active, Refusal> {
     let row = store.activate(group, create).await.map_err(refusal)?;
     let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
@@ -53,7 +53,7 @@ pub(super) async fn activate(
     let missed = missed(store, group, tail_here, row.tail).await?;
     let numbers = senders(store, group, &row).await?;
     let layout = Layout::from_wire(group, row.state.layout.as_ref());
-    Ok(Active { home: Home::new(group, row, numbers, limits.clone()), layout, missed })
+    Ok(Active { home: Home::new(group, row, numbers, limits), layout, missed })
 }
 
 /// The refusal that tells a client of a store's error.
@@ -199,7 +199,7 @@ mod tests {
         let records = [(1, 1), (2, 2), (3, 4)].map(record).to_vec();
         let changes = Changes { records, ..Changes::default() };
         store.append(Append { group, epoch: row.epoch, expected_tail: Seq::FIRST, changes }).await.unwrap();
-        let active = activate(&store, group, None, Seq::FIRST, &GroupLimits::default()).await;
+        let active = activate(&store, group, None, Seq::FIRST, Arc::default()).await;
         assert_eq!(active.map(|active| active.missed.len()).unwrap(), 3);
     }
 }

@@ -53,7 +53,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    config::GroupLimits,
+    config::{Current, GroupLimits},
     coordination::Partition,
     delivery::{Attachment, Signal, Tail, WindowBudget},
     ops::Metrics,
@@ -140,7 +140,7 @@ pub struct Groups(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     store: StoreHandle,
-    limits: GroupLimits,
+    limits: Current<GroupLimits>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     started: Instant,
@@ -168,7 +168,7 @@ impl Groups {
         Self(Arc::new(Shared {
             store: StoreHandle(store),
             windows: Arc::new(WindowBudget::new(limits.windows_bytes_max)),
-            limits,
+            limits: limits.into(),
             clock,
             metrics,
             started: Instant::now(),
@@ -187,6 +187,19 @@ impl Groups {
         let mut shared = Arc::try_unwrap(self.0).unwrap_or_else(|_| unreachable!("nobody has it yet"));
         shared.elsewhere = Some(ElsewhereHandle(elsewhere));
         Self(Arc::new(shared))
+    }
+
+    /// From now on these hold: a group takes them when it does the next thing. The sizes of its queue
+    /// and of its tail's window stay as they were when they were made.
+    pub fn set_limits(&self, limits: GroupLimits) {
+        self.0.windows.set_bytes_max(limits.windows_bytes_max);
+        self.0.limits.set(limits);
+    }
+
+    /// Bytes of a message's payload.
+    #[must_use]
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.0.limits.load().payload_bytes_max
     }
 
     /// Wakes the groups that a crash kept from telling their members something. Run it when the node
@@ -358,7 +371,7 @@ impl Groups {
         &self.0.store.0
     }
 
-    fn limits(&self) -> &GroupLimits {
+    fn limits(&self) -> &Current<GroupLimits> {
         &self.0.limits
     }
 
@@ -384,10 +397,9 @@ impl Groups {
     }
 
     fn open_tail(&self, group: GroupId, tail: Seq) -> Arc<Tail> {
-        let limits = WindowLimits {
-            records_max: self.0.limits.window_records_max,
-            bytes_max: self.0.limits.window_bytes_max,
-        };
+        let limits = self.0.limits.load();
+        let limits =
+            WindowLimits { records_max: limits.window_records_max, bytes_max: limits.window_bytes_max };
         let new = || Tail::new(group, tail, limits, Arc::clone(&self.0.windows));
         lock(&self.0.tails).open(group, new)
     }
@@ -431,7 +443,7 @@ impl Groups {
             },
         };
         // One that is followed here must hear where its home is: it is awake for nothing else.
-        if awake.len() >= self.0.limits.awake_max && !matches!(input, Input::Look) {
+        if awake.len() >= self.0.limits.load().awake_max && !matches!(input, Input::Look) {
             return Err(Box::new((
                 input,
                 Refusal::new(Code::Busy, "too many groups are awake on this node"),
@@ -440,7 +452,7 @@ impl Groups {
         if self.0.stopping.has_begun() {
             return Err(Box::new((input, going())));
         }
-        let (inputs, receiver) = mpsc::channel(self.0.limits.queue_max);
+        let (inputs, receiver) = mpsc::channel(self.0.limits.load().queue_max);
         inputs.try_send(input).map_err(|_| unreachable!("a new queue has room")).ok();
         awake.insert(group, inputs);
         self.count_awake(awake.len());

@@ -1,7 +1,6 @@
 //! How fast a member and a group may send.
 
 use std::{
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,7 +9,7 @@ use std::{
 };
 
 use governor::{
-    Quota, RateLimiter,
+    RateLimiter,
     clock::{Clock, Reference},
     middleware::NoOpMiddleware,
     nanos::Nanos,
@@ -18,7 +17,7 @@ use governor::{
 };
 use shoal_protocol::UserId;
 
-use crate::config::GroupLimits;
+use crate::config::{GroupLimits, Rate};
 
 /// A clock that stands where it was put: time is an argument here.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +44,9 @@ type PerGroup = RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Na
 #[derive(Debug)]
 pub(crate) struct Rates {
     clock: SetClock,
+    member_rate: Rate,
     members: PerMember,
+    group_rate: Rate,
     group: PerGroup,
     checks: u32,
 }
@@ -58,19 +59,27 @@ impl Rates {
     #[must_use]
     pub(crate) fn new(limits: &GroupLimits) -> Self {
         let clock = SetClock::default();
+        let (member_rate, group_rate) = (limits.member_rate(), limits.group_rate());
         Self {
-            members: RateLimiter::new(
-                quota(limits.member_rate_per_second, limits.member_burst),
-                HashMapStateStore::default(),
-                clock.clone(),
-            ),
-            group: RateLimiter::new(
-                quota(limits.group_rate_per_second, limits.group_burst),
-                InMemoryState::default(),
-                clock.clone(),
-            ),
+            members: per_member(member_rate, &clock),
+            member_rate,
+            group: per_group(group_rate, &clock),
+            group_rate,
             clock,
             checks: 0,
+        }
+    }
+
+    /// From now on these hold. Where a rate is another, all begin with its burst.
+    pub(crate) fn set_limits(&mut self, limits: &GroupLimits) {
+        let (member_rate, group_rate) = (limits.member_rate(), limits.group_rate());
+        if member_rate != self.member_rate {
+            self.member_rate = member_rate;
+            self.members = per_member(member_rate, &self.clock);
+        }
+        if group_rate != self.group_rate {
+            self.group_rate = group_rate;
+            self.group = per_group(group_rate, &self.clock);
         }
     }
 
@@ -90,7 +99,10 @@ impl Rates {
     }
 }
 
-fn quota(per_second: u32, burst: u32) -> Quota {
-    let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-    Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst))
+fn per_member(rate: Rate, clock: &SetClock) -> PerMember {
+    RateLimiter::new(rate.quota(), HashMapStateStore::default(), clock.clone())
+}
+
+fn per_group(rate: Rate, clock: &SetClock) -> PerGroup {
+    RateLimiter::new(rate.quota(), InMemoryState::default(), clock.clone())
 }

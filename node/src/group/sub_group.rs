@@ -31,6 +31,12 @@ impl SubGroup {
         Self { members, rates: Rates::new(limits), payload_bytes_max: limits.payload_bytes_max }
     }
 
+    /// From now on these hold.
+    pub(crate) fn set_limits(&mut self, limits: &GroupLimits) {
+        self.rates.set_limits(limits);
+        self.payload_bytes_max = limits.payload_bytes_max;
+    }
+
     /// The members.
     #[must_use]
     pub(crate) fn members(&self) -> &MemberList {

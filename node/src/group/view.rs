@@ -13,7 +13,7 @@ use wire::{request::Body as Asked, response::Body as Answer};
 
 use super::{Actor, Groups, activation::refusal, bad_request};
 use crate::{
-    config::ViewLimits,
+    config::{Current, ViewLimits},
     store::{CursorRaise, Cursors, GroupRow, MemberRow, Store},
 };
 
@@ -24,14 +24,14 @@ const MEMBER_FETCHES_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Views {
     groups: Groups,
-    limits: ViewLimits,
+    limits: Current<ViewLimits>,
 }
 
 impl Views {
     /// Views of the groups of this node.
     #[must_use]
-    pub fn new(groups: Groups, limits: ViewLimits) -> Self {
-        Self { groups, limits }
+    pub fn new(groups: Groups, limits: impl Into<Current<ViewLimits>>) -> Self {
+        Self { groups, limits: limits.into() }
     }
 
     /// Answers a request of this user; a refusal is an answer too. Dropping the future leaves it
@@ -77,7 +77,7 @@ impl Views {
             return Err(Refusal::new(Code::NotAllowed, "these are another user's groups"));
         }
         let after = if get.after.is_empty() { None } else { Some(id(&get.after)?) };
-        let limit = bounded(get.limit, self.limits.groups_max);
+        let limit = bounded(get.limit, self.limits.load().groups_max);
         let mut ids = self.store().groups_of(&user, after, limit.saturating_add(1)).await.map_err(refusal)?;
         let is_last = ids.len() <= limit;
         ids.truncate(limit);
@@ -100,7 +100,7 @@ impl Views {
         let group = id(&get.group)?;
         let me = self.groups.authorize(actor, group).await?;
         let shows_banned = actor.admin || matches!(me.role, wire::Role::Admin | wire::Role::Owner);
-        let limit = bounded(get.limit, self.limits.members_max);
+        let limit = bounded(get.limit, self.limits.load().members_max);
         let mut after = get.after.map(position).transpose()?;
         let mut members = Vec::new();
         for _ in 0..MEMBER_FETCHES_MAX {

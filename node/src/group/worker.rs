@@ -29,6 +29,7 @@ use super::{
     sub_group::SubGroup,
 };
 use crate::{
+    config::GroupLimits,
     delivery::Tail,
     store::{AppendError, Create, MemberRow, Store},
 };
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     groups: Groups,
     store: Arc<dyn Store>,
     group: GroupId,
+    limits: Arc<GroupLimits>,
     inputs: mpsc::Receiver<Input>,
     is_stopping: bool,
     tail: Option<Arc<Tail>>,
@@ -88,6 +90,7 @@ impl Worker {
             is_stopping: false,
             // Somebody may have held it while the group slept.
             tail: groups.tail(group),
+            limits: groups.limits().latest(),
             groups,
             group,
             inputs,
@@ -133,6 +136,20 @@ impl Worker {
         }
     }
 
+    /// Takes the limits that hold now, if they are others.
+    fn take_limits(&mut self) {
+        if self.groups.limits().is(&self.limits) {
+            return;
+        }
+        self.limits = self.groups.limits().latest();
+        if let Some(owner) = &mut self.owner {
+            owner.set_limits(&self.limits);
+        }
+        if let Some(home) = &mut self.home {
+            home.set_limits(Arc::clone(&self.limits));
+        }
+    }
+
     /// The node is going: the group sleeps as soon as nothing is under way.
     fn stop(&mut self) {
         self.is_stopping = true;
@@ -142,6 +159,7 @@ impl Worker {
     /// Takes an input, and what else has come by now.
     async fn take(&mut self, first: Input) {
         self.used = Instant::now();
+        self.take_limits();
         let home = self.take_place();
         self.handle_input(&home, first).await;
         for _ in 1..Self::INPUTS_AT_ONCE {
@@ -218,7 +236,7 @@ impl Worker {
             Err(refusal) if refusal.code == Code::UnknownGroup && create.is_some() => Seq::FIRST,
             Err(refusal) => return Err(refusal),
         };
-        let limits = self.groups.limits();
+        let limits = Arc::clone(&self.limits);
         let active = activation::activate(&self.store, self.group, create, tail_here, limits).await?;
         let Active { home, layout, missed } = active;
         if self.tail.is_none() {
@@ -402,7 +420,7 @@ impl Worker {
 
     fn idle_at(&self) -> Instant {
         let unknown = self.tail.is_none() && self.home.is_none();
-        let idle = if unknown || self.is_stopping { Duration::ZERO } else { self.groups.limits().idle() };
+        let idle = if unknown || self.is_stopping { Duration::ZERO } else { self.limits.idle() };
         self.used + idle
     }
 

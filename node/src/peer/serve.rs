@@ -22,7 +22,7 @@ use super::{
     transport::FEED_STREAMS_MAX,
 };
 use crate::{
-    config::AccessLimits,
+    config::{AccessLimits, Current},
     coordination::NodeName,
     delivery::{Deliveries, Pages, Signal},
     group::{Actor, Follow, Followed, From, Groups},
@@ -38,7 +38,7 @@ pub(crate) struct ServerParts {
     pub(crate) cluster: String,
     pub(crate) groups: Groups,
     pub(crate) pages: Arc<Pages>,
-    pub(crate) limits: AccessLimits,
+    pub(crate) limits: Current<AccessLimits>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -54,19 +54,18 @@ struct Shared {
     cluster: String,
     groups: Groups,
     pages: Arc<Pages>,
-    limits: Arc<AccessLimits>,
+    limits: Current<AccessLimits>,
     metrics: Arc<Metrics>,
 }
 
 impl Server {
     pub(crate) fn start(parts: ServerParts, endpoint: Endpoint) -> Self {
-        let limits = AccessLimits { delivery_streams_max: FEED_STREAMS_MAX as usize, ..parts.limits };
         let shared = Arc::new(Shared {
             me: parts.me,
             cluster: parts.cluster,
             groups: parts.groups,
             pages: parts.pages,
-            limits: Arc::new(limits),
+            limits: parts.limits,
             metrics: parts.metrics,
         });
         let mut tasks = JoinSet::new();
@@ -160,13 +159,14 @@ struct Session {
 impl Session {
     fn new(shared: Arc<Shared>, connection: Connection, out: Outbox, frames: Frames) -> Self {
         let signal = Arc::new(Signal::of_node());
-        let deliveries = Arc::new(Deliveries::new(
+        let deliveries = Deliveries::new(
             connection.clone(),
             Arc::clone(&signal),
             Arc::clone(&shared.pages),
-            Arc::clone(&shared.limits),
+            shared.limits.clone(),
             Arc::clone(&shared.metrics),
-        ));
+        );
+        let deliveries = Arc::new(deliveries.with_streams(FEED_STREAMS_MAX as usize));
         let mut tasks = JoinSet::new();
         let delivering = Arc::clone(&deliveries);
         tasks.spawn(async move { Err(delivering.run().await.into()) });
@@ -207,7 +207,7 @@ impl Session {
 
     /// Can more be taken on? If not, a sign of life is not read either.
     fn may_read(&self) -> bool {
-        self.out.has_room() && self.follows.len() < self.shared.limits.follows_pending_max.max(1)
+        self.out.has_room() && self.follows.len() < self.shared.limits.load().follows_pending_max.max(1)
     }
 
     fn take(&mut self, frame: wire::ToHome) -> Result<(), Refusal> {

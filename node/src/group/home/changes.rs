@@ -120,7 +120,7 @@ impl<R> Home<R> {
     }
 
     /// Members may have become too many, or too few, for the sub-groups there are.
-    fn look_at_size(&mut self) {
+    pub(super) fn look_at_size(&mut self) {
         let now = self.state.layout.as_ref().map_or(1, |layout| layout.partitions.len());
         let wanted = layout::wanted(self.state.members, now, self.limits.sub_group_max);
         self.effects.extend(wanted.map(Effect::LayOut));

@@ -26,7 +26,10 @@ mod references;
 
 mod senders;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use shoal_protocol::{GroupId, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, UserId, wire};
 
@@ -113,7 +116,7 @@ pub(crate) struct LoadedRecord {
 pub(crate) struct Home<R> {
     group: GroupId,
     epoch: Epoch,
-    limits: GroupLimits,
+    limits: Arc<GroupLimits>,
     state: GroupState,
     /// The state has changed since the last append.
     state_changed: bool,
@@ -138,12 +141,12 @@ impl<R> Home<R> {
         group: GroupId,
         row: GroupRow,
         since_checkpoint: BTreeMap<SenderId, SenderNumbers>,
-        limits: GroupLimits,
+        limits: impl Into<Arc<GroupLimits>>,
     ) -> Self {
         Self {
             group,
             epoch: row.epoch,
-            limits,
+            limits: limits.into(),
             state: row.state,
             state_changed: false,
             durable: row.tail,
@@ -155,6 +158,15 @@ impl<R> Home<R> {
             gathering: Batch::new(row.tail),
             appending: None,
             effects: VecDeque::new(),
+        }
+    }
+
+    /// From now on these hold; by them the group may have too many or too few sub-groups.
+    pub(crate) fn set_limits(&mut self, limits: Arc<GroupLimits>) {
+        let was_other = limits.sub_group_max != self.limits.sub_group_max;
+        self.limits = limits;
+        if was_other {
+            self.look_at_size();
         }
     }
 

@@ -26,7 +26,7 @@ impl Views {
         let member = self.groups.authorize(actor, group).await?;
         let row = self.row(group).await?;
         let floor = floor(&row, &member);
-        let limit = bounded(get.limit, self.limits.history_records_max);
+        let limit = bounded(get.limit, self.limits.load().history_records_max);
         let from = Seq::new(get.from);
         let records = if get.backwards {
             let end = from.map_or(row.tail, |from| from.min(row.tail));
@@ -54,7 +54,7 @@ impl Views {
         if wanted == 0 {
             return Ok(Vec::new());
         }
-        let limit = ReadLimit { records_max: wanted, bytes_max: self.limits.history_bytes_max };
+        let limit = ReadLimit { records_max: wanted, bytes_max: self.limits.load().history_bytes_max };
         self.store().read(group, from, limit).await.map_err(refusal)
     }
 
@@ -72,7 +72,7 @@ impl Views {
             let distance = end.since(floor);
             let start = floor.advance(distance.saturating_sub(BLOCK.min((limit - kept.len()) as u64)));
             for record in self.read_all(group, start, end).await?.into_iter().rev() {
-                if !kept.is_empty() && bytes + record.len() > self.limits.history_bytes_max {
+                if !kept.is_empty() && bytes + record.len() > self.limits.load().history_bytes_max {
                     kept.reverse();
                     return Ok(kept);
                 }

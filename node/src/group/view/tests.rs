@@ -139,7 +139,7 @@ async fn history_is_read_forwards_and_backwards_in_ascending_order() {
 #[tokio::test]
 async fn a_page_backwards_is_cut_at_its_bytes_without_a_hole_before_the_position() {
     let mut scene = scene(settings(true), &["bob"]).await;
-    scene.views.limits.history_bytes_max = 2_500;
+    scene.views.limits = ViewLimits { history_bytes_max: 2_500, ..ViewLimits::default() }.into();
     let first = scene.say(1, 1_000).await;
     for number in 2..=40 {
         scene.say(number, 1_000).await;
@@ -232,7 +232,7 @@ async fn my_groups_come_by_page_with_what_is_unread() {
         let create = wire::Create { settings: Some(settings(true)), members: Vec::new() };
         there.change("bob", wire::change::Body::Create(create)).await;
     }
-    scene.views.limits.groups_max = 3;
+    scene.views.limits = ViewLimits { groups_max: 3, ..ViewLimits::default() }.into();
     let bob = actor("bob");
     let (mut seen, mut after) = (Vec::new(), Bytes::new());
     loop {

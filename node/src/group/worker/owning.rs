@@ -139,7 +139,7 @@ impl Worker {
         }
         let tail = self.open_tail().await?;
         let mine = self.slots_here();
-        let new = || Box::new(SubGroup::new(MemberList::new(tail.tail()), self.groups.limits()));
+        let new = || Box::new(SubGroup::new(MemberList::new(tail.tail()), &self.limits));
         // It is put back once it is whole.
         let mut owner = self.owner.take().unwrap_or_else(new);
         activation::own(&self.store, self.group, mine, owner.members_mut()).await?;
