@@ -31,7 +31,7 @@ pub enum RequestError {
 ///
 /// Each is one request, which waits for a session, is answered or refused, and waits at most
 /// [`request_timeout`](crate::Config::request_timeout). Refusals that pass (busy, too fast) are
-/// tried again meanwhile. After a loss of the session, questions are asked again, and so are the
+/// tried again meanwhile; the last of them is the error where no time is left. After a loss of the session, questions are asked again, and so are the
 /// changes that may be repeated without harm: create, join, the read position. For the others the
 /// error is [`RequestError::Unanswered`]. Up to four requests of a client are under way at once;
 /// further ones wait. Dropping the future gives up the answer, not the change.
@@ -290,6 +290,33 @@ impl Client {
     pub async fn drain_node(&self, node: &str, cancel: bool) -> Result<(), RequestError> {
         let drain = wire::DrainNode { node: node.to_owned(), cancel };
         match self.ask(wire::request::Body::Drain(drain)).await? {
+            wire::response::Body::Done(wire::Done {}) => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The settings by which the node goes that this client is on: at once where `unless` is 0, else once
+    /// what is set live is not what this [`live`](wire::Config::live) stands for, or after a few seconds.
+    /// For administrators.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for everybody else.
+    pub async fn config(&self, unless: u64) -> Result<wire::Config, RequestError> {
+        match self.ask(wire::request::Body::Config(wire::GetConfig { unless })).await? {
+            wire::response::Body::Config(config) => Ok(config),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sets a value (as text) for all nodes while they run, or takes it away. For administrators.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for everybody else;
+    /// [`BadRequest`](crate::Code::BadRequest) where nodes could not go by it;
+    /// [`Busy`](crate::Code::Busy) where it could not be recorded, though it may have been.
+    pub async fn set_config(&self, key: &str, value: Option<&str>) -> Result<(), RequestError> {
+        let set = wire::SetConfig { key: key.to_owned(), value: value.map(str::to_owned) };
+        match self.ask(wire::request::Body::SetConfig(set)).await? {
             wire::response::Body::Done(wire::Done {}) => Ok(()),
             other => Err(unexpected(&other)),
         }

@@ -51,6 +51,7 @@ impl Served {
             name: "node".into(),
             addresses: Vec::new(),
             cluster: None,
+            settings: None,
         };
         Self { node: Node::start(parts).await.unwrap(), data }
     }

@@ -4,6 +4,7 @@
 //! before a key and `__` between its parts (`SHOAL_LIMITS__GROUP__QUEUE_MAX=8192`; lists are
 //! separated by commas); flags over both (`--set limits.group.queue_max=8192`). It is checked at
 //! start, and an error names the key and where it was set. `shoal config show` prints what holds.
+//! Above all of these stands what is set live, for all nodes at once ([`is_live`]).
 
 mod check;
 
@@ -11,7 +12,11 @@ mod current;
 
 mod limits;
 
+mod live;
+
 mod load;
+
+mod overlay;
 
 mod show;
 
@@ -25,7 +30,9 @@ use crate::coordination::Roles;
 pub use check::Problem;
 pub use current::Current;
 pub use limits::{AccessLimits, GroupLimits, Limits, Rate, StoreLimits, ViewLimits};
-pub use load::{ConfigError, Loaded, Override, load};
+pub use live::is_live;
+pub use load::{ConfigError, Loaded, Origin, Override, entries, load};
+pub use overlay::{Effective, Live, NotChanged, change_live, lay_live_over};
 pub use show::to_toml;
 
 /// The whole configuration of a node.

@@ -20,4 +20,6 @@ pub mod node;
 
 pub mod coordination;
 
+pub mod settings;
+
 pub mod ops;

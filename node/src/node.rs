@@ -20,6 +20,7 @@ use crate::{
     delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
+    settings::Settings,
     store::Store,
 };
 
@@ -58,6 +59,8 @@ pub struct Parts {
     pub addresses: Vec<String>,
     /// The other nodes, where there are some.
     pub cluster: Option<ClusterParts>,
+    /// What administrators see and change live; whoever follows it calls [`Node::set_limits`].
+    pub settings: Option<Arc<Settings>>,
 }
 
 /// Why a node did not start.
@@ -133,6 +136,7 @@ impl Node {
             name: parts.name,
             addresses: parts.addresses,
             others,
+            settings: parts.settings,
             random,
         };
         let metrics = Arc::clone(&parts.metrics);

@@ -114,12 +114,29 @@ impl Machine {
     /// Where that fails.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> serde_json::Value {
+        let output = self.to_command(args).output().expect("the binary runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("it answers in JSON")
+    }
+
+    /// The same of a command that fails: what is wrong.
+    ///
+    /// # Panics
+    /// Where it does not fail.
+    #[must_use]
+    pub fn refused(&self, args: &[&str]) -> String {
+        let output = self.to_command(args).output().expect("the binary runs");
+        assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stderr).expect("an error is text")
+    }
+
+    /// A command against it by an administrator, answered in JSON, that is still to be run.
+    #[must_use]
+    pub fn to_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).arg("--json").arg("--node").arg(self.listen.to_string());
         command.arg("--data").arg(self.dir.path());
-        let output = command.output().expect("the binary runs");
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("it answers in JSON")
+        command
     }
 
     /// Starts it; returns once it serves.
@@ -188,13 +205,26 @@ impl Machine {
     /// Where it does not run, or has no such metric.
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
+        self.find_metric(name).expect("the metric is there")
+    }
+
+    /// The same of one that is not there before something is counted.
+    ///
+    /// # Panics
+    /// Where the node does not run.
+    #[must_use]
+    pub fn metric_or_zero(&self, name: &str) -> f64 {
+        self.find_metric(name).unwrap_or_default()
+    }
+
+    fn find_metric(&self, name: &str) -> Option<f64> {
         let ops = self.node.as_ref().expect("it runs").ops;
         let mut stream = TcpStream::connect(ops).expect("the operations address answers");
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: shoal\r\nConnection: close\r\n\r\n").expect("asks");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("answers");
         let line = text.lines().find(|line| line.split(' ').next() == Some(name));
-        line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("the metric is there")
+        line?.split(' ').nth(1)?.parse().ok()
     }
 }
 

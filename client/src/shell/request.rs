@@ -28,21 +28,24 @@ pub(crate) enum AskError {
 }
 
 /// Asks, over reconnects and refusals for a while, until there is an answer or the time is up.
-/// What is not `repeatable` is asked again only where it is known not to have been done.
+/// What is not `repeatable` is asked again only where it is known not to have been done. An answer that
+/// time cuts short is the last refusal, as long as that holds.
 pub(crate) async fn request(
     shared: &Shared,
     body: wire::request::Body,
     repeatable: bool,
 ) -> Result<wire::response::Body, RequestError> {
     let _turn = shared.requests.acquire().await.map_err(|_| RequestError::Closed)?;
-    let answer = timeout(shared.config.request_timeout, persist(shared, body, repeatable));
-    answer.await.unwrap_or(Err(RequestError::TimedOut))
+    let mut refused = None;
+    let answer = timeout(shared.config.request_timeout, persist(shared, body, repeatable, &mut refused));
+    answer.await.unwrap_or_else(|_| Err(refused.map_or(RequestError::TimedOut, RequestError::Refused)))
 }
 
 async fn persist(
     shared: &Shared,
     body: wire::request::Body,
     repeatable: bool,
+    refused: &mut Option<Refusal>,
 ) -> Result<wire::response::Body, RequestError> {
     let mut backoff = Backoff::new(REFUSED_FIRST, REFUSED_CEILING);
     let mut failed = None;
@@ -53,12 +56,17 @@ async fn persist(
         if !shared.is_live(&link) {
             continue;
         }
+        if !repeatable {
+            // From here on it may be done.
+            *refused = None;
+        }
         let answer = ask(&link.connection, body.clone()).await;
         drop(asking);
         match answer {
             Ok(answer) => return Ok(answer),
             Err(AskError::Refused(refusal)) if is_for_now(&refusal, repeatable) => {
                 let wait = Duration::from_millis(u64::from(refusal.retry_after_ms));
+                *refused = Some(refusal);
                 sleep(wait.max(backoff.failed(shared.chance()))).await;
             }
             Err(AskError::Refused(refusal)) => return Err(RequestError::Refused(refusal)),

@@ -119,6 +119,7 @@ impl World {
             name: "node-1".to_owned(),
             addresses: vec![NODE.to_string()],
             cluster: None,
+            settings: None,
         };
         self.node = Some(Node::start(parts).await.unwrap());
     }

@@ -1,4 +1,4 @@
-//! What administrators ask: how the node does, how all of them do, and to empty one.
+//! What administrators ask: how the node does, how all of them do, to empty one, and which settings hold.
 
 use shoal_protocol::{Code, Refusal, wire};
 use wire::response::Body as Answer;
@@ -7,6 +7,7 @@ use super::{Shared, session::Session};
 use crate::{
     cluster::describe,
     coordination::{Load, NodeName, NodeRecord, PARTITIONS, Roles},
+    settings::Settings,
 };
 
 /// What this node does.
@@ -50,6 +51,37 @@ pub(super) async fn drain(
         others.wish_drained(&node, session.actor().user.as_str()).await?;
     }
     Ok(Answer::Done(wire::Done {}))
+}
+
+/// The settings by which this node goes; once others are set live, where the asker waits for that.
+pub(super) async fn config(
+    shared: &Shared,
+    session: &Session,
+    asked: wire::GetConfig,
+) -> Result<Answer, Refusal> {
+    let settings = settings(shared, session)?;
+    if asked.unless != 0 {
+        settings.changed_from(asked.unless).await;
+    }
+    Ok(Answer::Config(settings.shown()))
+}
+
+/// Sets something live, for all nodes, or takes it away.
+pub(super) async fn set_config(
+    shared: &Shared,
+    session: &Session,
+    asked: wire::SetConfig,
+) -> Result<Answer, Refusal> {
+    let settings = settings(shared, session)?;
+    settings.change(&asked.key, asked.value.as_deref()).await?;
+    tracing::info!(key = asked.key, value = asked.value, by = %session.actor().user, "settings were changed");
+    Ok(Answer::Done(wire::Done {}))
+}
+
+fn settings<'s>(shared: &'s Shared, session: &Session) -> Result<&'s Settings, Refusal> {
+    check(session)?;
+    let none = || Refusal::new(Code::BadRequest, "this node's settings do not change while it runs");
+    shared.settings.as_deref().ok_or_else(none)
 }
 
 fn check(session: &Session) -> Result<(), Refusal> {

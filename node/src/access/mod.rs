@@ -95,6 +95,7 @@ use crate::{
     delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
+    settings::Settings,
     store::Store,
 };
 use accept::Newcomers;
@@ -120,6 +121,7 @@ pub(crate) struct AccessParts {
     pub(crate) name: String,
     pub(crate) addresses: Vec<String>,
     pub(crate) others: Option<Arc<Others>>,
+    pub(crate) settings: Option<Arc<Settings>>,
     pub(crate) random: StdRng,
 }
 
@@ -136,6 +138,7 @@ struct Shared {
     name: String,
     addresses: Vec<String>,
     others: Option<Arc<Others>>,
+    settings: Option<Arc<Settings>>,
     started: Instant,
     random: Mutex<StdRng>,
     sessions: Registry<Session>,
@@ -242,6 +245,7 @@ impl Shared {
             name: parts.name,
             addresses: parts.addresses,
             others: parts.others,
+            settings: parts.settings,
             started: Instant::now(),
             random: Mutex::new(parts.random),
             newcomers: Newcomers::default(),

@@ -1,4 +1,6 @@
-//! `shoal config`: what holds, and whether it may.
+//! `shoal config`: what a node would start with and whether it may; what running nodes go by.
+
+mod live;
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +9,19 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use shoal_node::config::{self, Config, Loaded, Override};
 
-use super::{Shared, output::Output};
+use super::{Shared, log_of_client, output::Output};
 
-/// Check or show the configuration.
+/// What nodes start with, and what running ones go by.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Say whether a node would start with it.
+    /// Say whether a node would start with file, environment and flags.
     Check(Sources),
-    /// Print all of it, as the file that would make it.
+    /// Print all that a node would start with, as the file that would make it.
     Show(Sources),
+    Get(live::Get),
+    Set(live::Set),
+    Unset(live::Unset),
+    Watch(live::Watch),
 }
 
 /// Where settings come from, besides the environment.
@@ -51,6 +57,10 @@ impl Command {
                 let Loaded { config, .. } = sources.load(shared, Vec::new())?;
                 output.show::<Config>(&config, config::to_toml).context("it cannot be printed")
             }
+            Self::Get(get) => log_of_client(shared).and_then(|()| get.run(output)),
+            Self::Set(set) => log_of_client(shared).and_then(|()| set.run(output)),
+            Self::Unset(unset) => log_of_client(shared).and_then(|()| unset.run(output)),
+            Self::Watch(watch) => log_of_client(shared).and_then(|()| watch.run(output)),
         }
     }
 }

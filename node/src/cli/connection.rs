@@ -132,6 +132,26 @@ impl Connection {
         self.client.drain_node(node, cancel).await.map_err(no_answer)
     }
 
+    /// The settings that the node goes by.
+    pub(super) async fn config(&self) -> anyhow::Result<wire::Config> {
+        self.client.config(0).await.map_err(no_answer)
+    }
+
+    /// The same, once others are set live than `live` stands for, or after a while; over any number of
+    /// lost connections.
+    pub(super) async fn config_after(&self, live: u64) -> anyhow::Result<wire::Config> {
+        loop {
+            match self.client.config(live).await {
+                Err(RequestError::TimedOut) => {}
+                answer => return answer.map_err(no_answer),
+            }
+        }
+    }
+
+    pub(super) async fn set_config(&self, key: &str, value: Option<&str>) -> anyhow::Result<()> {
+        self.client.set_config(key, value).await.map_err(no_answer)
+    }
+
     pub(super) async fn status(&self) -> anyhow::Result<wire::Status> {
         self.client.status().await.map_err(no_answer)
     }

@@ -83,7 +83,7 @@ enum Command {
     /// stands, whatever becomes of this command, until the node goes in good order or starts anew, or
     /// until it is taken back.
     Drain(node::Drain),
-    /// Check or show the configuration.
+    /// Check and show what a node starts with; see and change what running ones go by.
     #[command(subcommand)]
     Config(config::Command),
     /// Run several nodes on this machine, for development.
@@ -139,7 +139,7 @@ fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
 /// Only what somebody asked for: the command says itself what went wrong.
 fn log_of_client(shared: &Shared) -> anyhow::Result<()> {
     let filter = shared.log.clone().or_else(|| std::env::var("SHOAL_LOG").ok());
-    log::init(filter.as_deref().unwrap_or("off"), shared.log_format.unwrap_or(LogFormat::Human))
+    log::init(filter.as_deref().unwrap_or("off"), shared.log_format.unwrap_or(LogFormat::Human)).map(drop)
 }
 
 fn now_ms() -> u64 {

@@ -37,11 +37,20 @@ impl Output {
 
     /// One value: as a line of JSON, or as `text` makes it.
     pub(super) fn show<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        self.show_next(value, text).map(drop)
+    }
+
+    /// One of many values; false where nobody reads any more.
+    pub(super) fn show_next<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> io::Result<bool> {
         let text = if self.json { serde_json::to_string(value)? } else { text(value) };
         // Whoever reads may have gone, as `head` does; that is no error.
         match writeln!(io::stdout(), "{}", text.trim_end()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            other => other.map(|()| true),
         }
     }
 

@@ -8,7 +8,7 @@ use tokio_postgres::config::SslMode;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, CoordinationConfig, Limits, load::leaves};
+use super::{Config, CoordinationConfig, Limits, load::entries};
 use crate::{coordination::Roles, store::postgres};
 
 /// Keys whose value may be 0.
@@ -46,7 +46,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
 
 fn zeros(config: &Config, found: &mut Vec<Problem>) {
     let zero = |(_, value): &(String, Value)| value.as_integer() == Some(0);
-    for (key, _) in leaves(config).into_iter().filter(zero) {
+    for (key, _) in entries(config).into_iter().filter(zero) {
         if !ZERO_ALLOWED.contains(&key.as_str()) {
             found.push(Problem { key, message: "0 is not allowed".into() });
         }

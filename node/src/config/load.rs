@@ -4,6 +4,7 @@
 //! there are and what kind of value each takes.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -28,11 +29,28 @@ pub struct Override {
     pub origin: String,
 }
 
+/// Where a value comes from, each above the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody has set it.
+    Default,
+    /// The file.
+    File,
+    /// A variable.
+    Environment,
+    /// A flag.
+    Flag,
+    /// It is set for all nodes while they run.
+    Live,
+}
+
 /// A configuration that may be used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// What holds.
     pub config: Config,
+    /// Where what was set comes from, by key; the rest are defaults.
+    pub origins: BTreeMap<String, Origin>,
     /// What the operator should know of, but need not mend.
     pub warnings: Vec<String>,
 }
@@ -93,13 +111,17 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     flags: Vec<Override>,
 ) -> Result<Loaded, ConfigError> {
-    let mut table = to_table(&Config::default());
+    let (mut table, mut origins) = (to_table(&Config::default()), BTreeMap::new());
     if let Some(path) = file {
-        lay_over(&mut table, read(path)?);
+        let file = read(path)?;
+        origins.extend(leaves_of(&file).into_iter().map(|(key, _)| (key, Origin::File)));
+        lay_over(&mut table, file);
     }
     let (variables, mut warnings) = variables(environment)?;
     let mut config = from_table(&table).expect("defaults and a file that was read make a configuration");
-    for set in variables.into_iter().chain(flags) {
+    let variables = variables.into_iter().map(|set| (Origin::Environment, set));
+    for (origin, set) in variables.chain(flags.into_iter().map(|set| (Origin::Flag, set))) {
+        origins.insert(set.key.clone(), origin);
         config = apply(&mut table, set)?;
     }
     let found = problems(&config);
@@ -108,11 +130,16 @@ pub fn load(
     }
     let exposed = config.ops.iter().filter(|address| !address.ip().is_loopback());
     warnings.extend(exposed.map(|address| format!("ops: {address} shows metrics to whoever reaches it")));
-    Ok(Loaded { config, warnings })
+    Ok(Loaded { config, origins, warnings })
 }
 
 /// Every key with its value, in the order of the file.
-pub(super) fn leaves(config: &Config) -> Vec<(String, Value)> {
+#[must_use]
+pub fn entries(config: &Config) -> Vec<(String, Value)> {
+    leaves_of(&to_table(config))
+}
+
+fn leaves_of(table: &Table) -> Vec<(String, Value)> {
     fn walk(prefix: &str, table: &Table, into: &mut Vec<(String, Value)>) {
         for (name, value) in table {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
@@ -123,15 +150,15 @@ pub(super) fn leaves(config: &Config) -> Vec<(String, Value)> {
         }
     }
     let mut leaves = Vec::new();
-    walk("", &to_table(config), &mut leaves);
+    walk("", table, &mut leaves);
     leaves
 }
 
-fn to_table(config: &Config) -> Table {
+pub(super) fn to_table(config: &Config) -> Table {
     Table::try_from(config).expect("a configuration is a table")
 }
 
-fn from_table(table: &Table) -> Result<Config, toml::de::Error> {
+pub(super) fn from_table(table: &Table) -> Result<Config, toml::de::Error> {
     Config::deserialize(table.clone())
 }
 
@@ -159,7 +186,7 @@ fn lay_over(below: &mut Table, above: Table) {
 fn variables(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(Vec<Override>, Vec<String>), ConfigError> {
-    let keys: Vec<String> = leaves(&Config::default()).into_iter().map(|(key, _)| key).collect();
+    let keys: Vec<String> = entries(&Config::default()).into_iter().map(|(key, _)| key).collect();
     let (mut found, mut warnings) = (Vec::new(), Vec::new());
     for (name, value) in environment {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
@@ -196,7 +223,7 @@ fn apply(table: &mut Table, set: Override) -> Result<Config, ConfigError> {
     from_table(table).map_err(|error| refused(origin, error.message().to_owned()))
 }
 
-fn find<'t>(table: &'t mut Table, key: &str) -> Option<&'t mut Value> {
+pub(super) fn find<'t>(table: &'t mut Table, key: &str) -> Option<&'t mut Value> {
     let (parents, name) = key.rsplit_once('.').unwrap_or(("", key));
     let parent = parents
         .split('.')
@@ -206,7 +233,7 @@ fn find<'t>(table: &'t mut Table, key: &str) -> Option<&'t mut Value> {
 }
 
 /// The text as a value of the same kind as `like`.
-fn parse(like: &Value, text: &str) -> Result<Value, String> {
+pub(super) fn parse(like: &Value, text: &str) -> Result<Value, String> {
     match like {
         Value::Integer(_) => {
             let number = text.trim().replace('_', "").parse();
@@ -223,17 +250,17 @@ fn parse(like: &Value, text: &str) -> Result<Value, String> {
     }
 }
 
-fn nearest(key: &str) -> Option<String> {
+pub(super) fn nearest(key: &str) -> Option<String> {
     let last = key.rsplit('.').next()?;
-    let keys = leaves(&Config::default());
+    let keys = entries(&Config::default());
     keys.into_iter().map(|(key, _)| key).find(|known| known.rsplit('.').next() == Some(last))
 }
 
-fn did_you_mean(nearest: Option<&str>) -> impl fmt::Display {
+pub(super) fn did_you_mean(nearest: Option<&str>) -> impl fmt::Display {
     nearest.map(|key| format!(" (did you mean {key}?)")).unwrap_or_default()
 }
 
-fn list(problems: &[Problem]) -> impl fmt::Display {
+pub(super) fn list(problems: &[Problem]) -> impl fmt::Display {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -283,6 +310,10 @@ mod tests {
         assert_eq!((config.name.as_str(), config.region.as_str(), config.log.as_str()), ("c", "b", "debug"));
         assert_eq!((config.limits.group.queue_max, config.limits.group.idle_ms), (2_000, 7));
         assert_eq!((config.ops.len(), config.log_format), (2, LogFormat::Json));
+        let from = |key: &str| loaded.origins.get(key).copied().unwrap_or(Origin::Default);
+        let origins = ["name", "region", "log", "limits.group.idle_ms", "data"].map(from);
+        let expected = [Origin::Flag, Origin::Environment, Origin::File, Origin::File, Origin::Default];
+        assert_eq!(origins, expected);
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 

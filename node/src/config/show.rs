@@ -57,12 +57,12 @@ fn joined(section: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load::leaves;
+    use crate::config::load::entries;
 
     #[test]
     fn every_key_is_shown_below_what_it_means() {
         let meanings = meanings();
-        for (key, _) in leaves(&Config::default()) {
+        for (key, _) in entries(&Config::default()) {
             assert!(meanings.get(&key).is_some_and(|meaning| !meaning.is_empty()), "{key}");
         }
         let text = to_toml(&Config::default());

@@ -51,7 +51,9 @@ impl Views {
                 | Asked::Presence(_)
                 | Asked::Status(_)
                 | Asked::Cluster(_)
-                | Asked::Drain(_),
+                | Asked::Drain(_)
+                | Asked::Config(_)
+                | Asked::SetConfig(_),
             ) => Err(bad_request("a session answers this itself")),
             None => Err(bad_request("a request asks for something")),
         };

@@ -104,6 +104,7 @@ impl World {
             name: "node-1".to_owned(),
             addresses: vec![self.address.to_string(), "other.example:4433".to_owned()],
             cluster: None,
+            settings: None,
         };
         self.node = Some(Node::start(parts).await.unwrap());
     }

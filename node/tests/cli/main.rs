@@ -5,6 +5,8 @@ mod config;
 
 mod groups;
 
+mod live;
+
 mod running;
 
 mod serve;

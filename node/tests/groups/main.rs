@@ -2,6 +2,8 @@
 
 mod changes;
 
+mod limits;
+
 mod references;
 
 mod removals;

@@ -163,6 +163,7 @@ impl NodeHost {
             name: self.name(),
             addresses: client_addresses(plan.nodes),
             cluster,
+            settings: None,
         };
         let node = Node::start(parts).await?;
         let coordination = match coordinated {

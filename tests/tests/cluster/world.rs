@@ -150,6 +150,7 @@ impl World {
             name: name.into(),
             addresses: addresses.clone(),
             cluster: Some(cluster),
+            settings: None,
         };
         let node = Arc::new(Node::start(parts).await.unwrap());
         let record = NodeRecord {

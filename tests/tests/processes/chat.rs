@@ -14,7 +14,7 @@ fn user(name: &str) -> UserId {
     name.parse().unwrap()
 }
 
-async fn client(machine: &Machine, name: &str, device: u64) -> Client {
+pub(crate) async fn client(machine: &Machine, name: &str, device: u64) -> Client {
     let keys = KeyFolder::open(machine.data()).unwrap();
     let now_ms = SystemClock.now_ms();
     let claims = Claims::new(user(name), now_ms, now_ms + 3_600_000);

@@ -10,3 +10,5 @@ mod load;
 mod cluster;
 
 mod faults;
+
+mod settings;

@@ -9,9 +9,11 @@ use std::{
 
 use anyhow::Context;
 use shoal_node::{
+    config::Config,
     coordination::{Coordination, Registration, Roles, leader},
     node::Node,
     ops::{Metrics, Probe},
+    settings::Settings,
     store::Store,
 };
 use tokio::{
@@ -19,6 +21,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
+
+use crate::cli::log::Filter;
 
 /// How often health is looked at.
 const PULSE: Duration = Duration::from_secs(1);
@@ -70,11 +74,21 @@ impl Phase {
 
 /// How long a node that is told to stop may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Allowed {
+struct Allowed {
     /// To hand over to others.
-    pub(super) drain: Duration,
+    drain: Duration,
     /// For clients to leave after that.
-    pub(super) grace: Duration,
+    grace: Duration,
+}
+
+impl Allowed {
+    /// As it is set when the node is told.
+    fn by(config: &Config) -> Self {
+        Self {
+            drain: Duration::from_millis(config.drain_max_ms),
+            grace: Duration::from_millis(config.drain_grace_ms),
+        }
+    }
 }
 
 /// SIGINT and SIGTERM.
@@ -109,6 +123,8 @@ pub(super) struct Running {
     pub(super) store: Arc<dyn Store>,
     pub(super) coordination: Arc<dyn Coordination>,
     pub(super) registration: Box<dyn Registration>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) filter: Filter,
     pub(super) roles: Roles,
     /// How long other nodes have to come back when coordination was away.
     pub(super) grace: Duration,
@@ -118,7 +134,7 @@ pub(super) struct Running {
 impl Running {
     /// Serves until a signal, then hands over to other nodes and lets the clients leave. A second signal
     /// ends the process.
-    pub(super) async fn until_stopped(self, mut signals: Signals, allowed: Allowed) {
+    pub(super) async fn until_stopped(self, mut signals: Signals) {
         let is_told = async {
             signals.next().await;
             true
@@ -136,6 +152,7 @@ impl Running {
             }
         };
         let is_told = self.pulse_until(stopped).await;
+        let allowed = Allowed::by(&self.settings.config());
         info!(?allowed, "draining; a second signal stops at once");
         self.phase.draining();
         tokio::select! {
@@ -167,13 +184,15 @@ impl Running {
         let mut was_writable = true;
         let leading = self.lead();
         let reporting = self.node.report_to(&*self.registration);
-        tokio::pin!(stopped, leading, reporting);
+        let following = self.follow_settings();
+        tokio::pin!(stopped, leading, reporting, following);
         loop {
             tokio::select! {
                 biased;
                 stopped = &mut stopped => return stopped,
                 never = &mut leading => match never {},
                 never = &mut reporting => match never {},
+                never = &mut following => match never {},
                 _ = pulse.tick() => was_writable = self.beat(was_writable),
             }
         }
@@ -186,6 +205,19 @@ impl Running {
         } else {
             pending().await
         }
+    }
+
+    /// Goes by what is set live.
+    async fn follow_settings(&self) -> Infallible {
+        let mut log = String::new();
+        let apply = |config: &Config| {
+            self.node.set_limits(&config.limits);
+            if config.log != log {
+                log.clone_from(&config.log);
+                self.filter.set(&log);
+            }
+        };
+        self.settings.follow(apply).await
     }
 
     fn beat(&self, was_writable: bool) -> bool {

@@ -8,7 +8,7 @@ mod lifecycle;
 
 mod sockets;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use clap::Args;
@@ -20,6 +20,7 @@ use shoal_node::{
     node::{ClusterParts, Node, Parts},
     ops::Metrics,
     peer::PeerTls,
+    settings::Settings,
     store::{FjallStore, PostgresStore, Store},
 };
 use tracing::{info, warn};
@@ -27,7 +28,7 @@ use tracing::{info, warn};
 use super::{Shared, config::Sources, config::flag, folder::Folder, log};
 use announce::Announcement;
 pub(super) use lifecycle::Signals;
-use lifecycle::{Allowed, Phase, Running};
+use lifecycle::{Phase, Running};
 use sockets::Sockets;
 
 /// Threads for reads of the store; more reads wait. tokio's 512 would each keep memory of its own.
@@ -51,12 +52,13 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self, shared: &Shared) -> anyhow::Result<()> {
-        let Loaded { mut config, warnings } = self.sources.load(shared, self.flags()?)?;
+        let mut loaded = self.sources.load(shared, self.flags()?)?;
+        let config = &mut loaded.config;
         if shared.json {
             config.log_format = LogFormat::Json;
         }
-        log::init(&config.log, config.log_format)?;
-        for warning in warnings {
+        let filter = log::init(&config.log, config.log_format)?;
+        for warning in &loaded.warnings {
             warn!("{warning}");
         }
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -65,7 +67,7 @@ impl Serve {
             runtime.worker_threads(config.worker_threads);
         }
         let runtime = runtime.enable_all().build().context("the runtime cannot be started")?;
-        let outcome = runtime.block_on(Box::pin(serve(config)));
+        let outcome = runtime.block_on(Box::pin(serve(loaded, filter)));
         runtime.shutdown_background();
         outcome
     }
@@ -90,7 +92,8 @@ impl Serve {
 }
 
 /// From the folder to the last client.
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(loaded: Loaded, filter: log::Filter) -> anyhow::Result<()> {
+    let config = loaded.config.clone();
     let signals = Signals::install()?;
     let folder = Folder::open_or_create(&config).context("data folder")?;
     let sockets = Sockets::bind(&config).await?;
@@ -104,7 +107,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (coordination, driver) =
         coordination::open(&config.coordination, &store).await.context("coordination")?;
     let record = record(&config, &folder, &sockets, addresses.clone());
+    let settings = Settings::begin(loaded, Arc::clone(&coordination)).await.context("coordination")?;
+    let settings = Arc::new(settings);
     let mut parts = parts(&config, &folder, &sockets, &store, &metrics, addresses)?;
+    (parts.limits, parts.settings) = (settings.config().limits, Some(Arc::clone(&settings)));
     parts.cluster = others(&config, &folder, &sockets, &coordination, &*parts.runtime)?;
     let node = Node::start(parts).await.context("the node cannot be started")?;
     // Nothing is given to it before it serves.
@@ -114,12 +120,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Announcement::new(&config, &folder, &sockets)?.show(config.log_format)?;
 
     let (roles, grace) = (config.roles(), config.coordination.lease());
-    let running = Running { node, metrics, store, coordination, registration, roles, grace, phase };
-    let allowed = Allowed {
-        drain: Duration::from_millis(config.drain_max_ms),
-        grace: Duration::from_millis(config.drain_grace_ms),
-    };
-    running.until_stopped(signals, allowed).await;
+    let running =
+        Running { node, metrics, store, coordination, registration, settings, filter, roles, grace, phase };
+    running.until_stopped(signals).await;
     ops.abort();
     // It ends with the last handle, and the store is closed with it.
     driver.await.context("coordination's task")
@@ -165,6 +168,7 @@ fn parts(
         name: folder.name.clone(),
         addresses,
         cluster: None,
+        settings: None,
     })
 }
 
