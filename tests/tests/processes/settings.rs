@@ -118,7 +118,7 @@ fn a_watch_shows_each_change_and_outlives_its_node() {
     machine.up();
     set(&machine, "log", "shoal_node=warn");
     assert_eq!(watch.next(), json!({ "key": "log", "value": "shoal_node=warn" }));
-    machine.command(&["config", "unset", RATE]);
+    assert_eq!(machine.command(&["config", "unset", RATE])["value"], 200);
     assert_eq!(watch.next(), json!({ "key": RATE, "value": null }));
 }
 
