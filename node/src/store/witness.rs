@@ -27,11 +27,12 @@ mod slot;
 pub(super) use slot::FORMAT;
 use slot::{Layout, Slot};
 
-/// As many slots as there are commits between two syncs of the journal, and more; some five hundred
-/// messages fit into one. What does not is a batch of many, whose next one is written meanwhile.
+/// As many slots as there are commits between two syncs of the journal, and more.
 const LAYOUT: Layout = Layout { slots: 32, copy_bytes: 128 << 10 };
-/// What fits into a slot.
-pub(super) const OPERATIONS_BYTES_MAX: usize = LAYOUT.operations_bytes_max();
+/// What is written whole: some two hundred messages. Of more, two copies take the disk longer than
+/// the journal's sync does, and the witness is told the number while the next batch is written.
+pub(super) const OPERATIONS_BYTES_MAX: usize = 32 << 10;
+const _: () = assert!(OPERATIONS_BYTES_MAX <= LAYOUT.operations_bytes_max());
 
 /// The file, open for the next commit.
 #[derive(Debug)]
