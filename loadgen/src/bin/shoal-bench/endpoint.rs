@@ -1,4 +1,4 @@
-//! Endpoints of the bare server and of the receivers.
+//! Endpoints of the bare servers and of those who connect.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -21,6 +21,20 @@ pub(crate) fn server(listen: SocketAddr, keys: &KeyFolder) -> Result<Endpoint> {
     let mut config = quinn::ServerConfig::with_crypto(shoal_certs::quic_server(tls));
     config.transport_config(Arc::new(server_transport()));
     open(listen, Some(config))
+}
+
+/// Either end of what stands beside a link between nodes.
+pub(crate) fn peer(listen: SocketAddr, keys: &KeyFolder) -> Result<Endpoint> {
+    let (identity, transport) = (keys.identity()?, Arc::new(peer_transport()));
+    let tls = shoal_certs::quic_server(shoal_certs::peer_server_config(&identity));
+    let mut server = quinn::ServerConfig::with_crypto(tls);
+    server.transport_config(Arc::clone(&transport));
+    let tls = shoal_certs::quic_client(shoal_certs::peer_client_config(&identity));
+    let mut client = quinn::ClientConfig::new(tls);
+    client.transport_config(transport);
+    let mut endpoint = open(listen, Some(server))?;
+    endpoint.set_default_client_config(client);
+    Ok(endpoint)
 }
 
 /// So many client endpoints, each with a socket of its own.
@@ -59,6 +73,16 @@ fn server_transport() -> TransportConfig {
         .datagram_receive_buffer_size(Some(16 << 10))
         .datagram_send_buffer_size(16 << 10)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(75_000))));
+    transport
+}
+
+/// The windows of a link between nodes.
+fn peer_transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .send_window(32 << 20)
+        .receive_window(VarInt::from_u32(32 << 20))
+        .stream_receive_window(VarInt::from_u32(8 << 20));
     transport
 }
 

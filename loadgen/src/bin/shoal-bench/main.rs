@@ -12,11 +12,17 @@ use process::Kind;
 
 mod bare;
 
+mod cluster;
+
 mod conditions;
+
+mod echo;
 
 mod endpoint;
 
 mod fanout;
+
+mod hop;
 
 mod idle;
 
@@ -55,6 +61,14 @@ enum Command {
         data: PathBuf,
         #[arg(long)]
         payload: usize,
+    },
+    /// What stands beside a link between nodes, which `run` starts by itself
+    #[command(hide = true)]
+    Echo {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        data: PathBuf,
     },
 }
 
@@ -107,6 +121,8 @@ enum Measurement {
     Lone,
     /// Durable messages a second
     Throughput,
+    /// What a hop between two nodes adds and carries, on an etcd and a PostgreSQL of their own
+    Hop,
 }
 
 #[tokio::main]
@@ -118,6 +134,7 @@ async fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Run(run) => run.measure().await,
         Command::Bare { listen, data, payload } => bare::serve(listen, &data, payload).await,
+        Command::Echo { listen, data } => echo::serve(listen, &data).await,
     }
 }
 
@@ -134,16 +151,21 @@ impl Run {
         };
         let bench =
             Bench { shoal, dir, kinds, rounds: self.rounds, measured: Duration::from_secs(self.seconds) };
+        let is_wanted = |measurement: &Measurement| {
+            self.measurements.is_empty() || self.measurements.contains(measurement)
+        };
+        if is_wanted(&Measurement::Hop) {
+            cluster::Cluster::ensure_engines()?;
+        }
         let mut results = results::Results::new(conditions::Conditions::read(&bench.shoal, &bench.dir));
         for measurement in Measurement::value_variants() {
-            if !self.measurements.is_empty() && !self.measurements.contains(measurement) {
-                continue;
-            }
             match measurement {
+                unwanted if !is_wanted(unwanted) => {}
                 Measurement::Fanout => results.fanout(&bench).await?,
                 Measurement::Idle => results.idle(&bench, self.sessions).await?,
                 Measurement::Lone => results.lone(&bench).await?,
                 Measurement::Throughput => results.throughput(&bench).await?,
+                Measurement::Hop => results.hop(&bench).await?,
             }
         }
         if let Some(path) = &self.json {

@@ -34,8 +34,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a node whose limits do not stand in the way of load: rates are not costs.
-    pub(crate) fn shoal(binary: &Path, data: &Path) -> Result<Self> {
+    /// Starts a node with these settings (`key=value`), whose limits do not stand in the way of load:
+    /// rates are not costs.
+    pub(crate) fn shoal(binary: &Path, data: &Path, settings: &[String]) -> Result<Self> {
         let addr = free_addr()?;
         let ops = free_addr()?;
         fs::create_dir_all(data)?;
@@ -44,6 +45,7 @@ impl Server {
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(&config).arg("--data").arg(data);
         command.arg("--listen").arg(addr.to_string()).arg("--ops").arg(ops.to_string());
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
         Self::start(Kind::Shoal, addr, data, command)
     }
 
@@ -53,6 +55,14 @@ impl Server {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("bare").arg("--listen").arg(addr.to_string()).arg("--data").arg(data);
         command.arg("--payload").arg(payload_bytes.to_string());
+        Self::start(Kind::Bare, addr, data, command)
+    }
+
+    /// Starts what stands beside a link between nodes: this binary, with the same keys.
+    pub(crate) fn echo(data: &Path) -> Result<Self> {
+        let addr = free_addr()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("echo").arg("--listen").arg(addr.to_string()).arg("--data").arg(data);
         Self::start(Kind::Bare, addr, data, command)
     }
 
@@ -79,10 +89,7 @@ impl Server {
 
     /// CPU time so far, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        cpu_ticks(&stat)
-            .map(|ticks| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
-            .context("/proc/PID/stat has another format here")
+        cpu(self.child.id())
     }
 
     /// Resident memory, in bytes.
@@ -99,6 +106,14 @@ impl Server {
         ensure!(ended.is_none(), "the server ended: {ended:?}; its log is in {}", self.data.display());
         Ok(())
     }
+}
+
+/// A process's CPU time so far, user and system.
+pub(crate) fn cpu(process: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    cpu_ticks(&stat)
+        .map(|ticks| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+        .context("/proc/PID/stat has another format here")
 }
 
 impl Drop for Server {

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use shoal_protocol::{FrameBuffer, GroupId, frame, wire};
+use tokio::{sync::watch, time::Instant};
 
 /// The most bytes of a frame that is read.
 const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -58,6 +59,27 @@ pub(crate) struct Progress {
     pub(crate) records: AtomicU64,
     /// Records that were not the next of their stream.
     pub(crate) faults: AtomicU64,
+    /// When the last one came, where that is asked for.
+    arrivals: Option<watch::Sender<Arrival>>,
+}
+
+/// Up to where records had come, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) next: u64,
+    pub(crate) at: Instant,
+}
+
+impl Progress {
+    fn new(is_timed: bool) -> Self {
+        let arrivals = is_timed.then(|| watch::channel(Arrival { next: 0, at: Instant::now() }).0);
+        Self { arrivals, ..Self::default() }
+    }
+
+    /// What there is to wait for, where that is asked for.
+    pub(crate) fn arrivals(&self) -> Option<watch::Receiver<Arrival>> {
+        self.arrivals.as_ref().map(watch::Sender::subscribe)
+    }
 }
 
 /// Who connects, and what it follows.
@@ -67,6 +89,8 @@ pub(crate) struct Login {
     pub(crate) device: u64,
     /// Followed from the tail.
     pub(crate) groups: Vec<GroupId>,
+    /// Is it noted when records come?
+    pub(crate) is_timed: bool,
 }
 
 /// A session.
@@ -89,7 +113,7 @@ impl Raw {
         else {
             bail!("the first answer was no welcome");
         };
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::new(login.is_timed));
         let deliveries = tokio::spawn(count_deliveries(connection.clone(), progress.clone()));
         for _ in &login.groups {
             match recv.message::<wire::ToClient>().await?.body {
@@ -213,6 +237,9 @@ async fn count_stream(stream: RecvStream, progress: &Progress) -> Result<()> {
         next = seq.saturating_add(1);
         progress.next.store(next, Ordering::Relaxed);
         progress.records.fetch_add(1, Ordering::Relaxed);
+        if let Some(arrivals) = &progress.arrivals {
+            arrivals.send_replace(Arrival { next, at: Instant::now() });
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::{
     Bench,
     conditions::Conditions,
     fanout::{self, Case, Pace},
+    hop::Hop,
     idle, lone,
     process::Kind,
     throughput,
@@ -20,7 +21,7 @@ const SESSION_KIB_MAX: f64 = 48.0;
 /// The longest that a lone sender may wait, as a multiple of the disk's time.
 const RECEIPT_RATIO_MAX: f64 = 2.0;
 
-const PAYLOAD_BYTES: usize = 128;
+pub(crate) const PAYLOAD_BYTES: usize = 128;
 
 /// Two servers on the same load, in turn.
 #[derive(Debug, Serialize)]
@@ -50,13 +51,22 @@ pub(crate) struct Results {
     idle: Vec<idle::Sample>,
     lone: Option<Lone>,
     throughput: Vec<throughput::Sample>,
+    hop: Option<Hop>,
 }
 
 impl Results {
     pub(crate) fn new(conditions: Conditions) -> Self {
         println!("{conditions:#?}");
         let idle_goal_kib = SESSION_KIB_MAX;
-        Self { conditions, fanout: vec![], idle_goal_kib, idle: vec![], lone: None, throughput: vec![] }
+        Self {
+            conditions,
+            fanout: vec![],
+            idle_goal_kib,
+            idle: vec![],
+            lone: None,
+            throughput: vec![],
+            hop: None,
+        }
     }
 
     pub(crate) async fn fanout(&mut self, bench: &Bench) -> Result<()> {
@@ -153,6 +163,11 @@ impl Results {
         println!("{table}");
         Ok(())
     }
+
+    pub(crate) async fn hop(&mut self, bench: &Bench) -> Result<()> {
+        self.hop = Some(Hop::measure(bench).await?);
+        Ok(())
+    }
 }
 
 impl Fanout {
@@ -177,7 +192,7 @@ impl Fanout {
     }
 }
 
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     table
@@ -196,7 +211,7 @@ fn ratio(samples: &[fanout::Sample], figure: fn(&fanout::Sample) -> f64) -> f64 
     median(only(samples, Kind::Shoal).map(figure)) / median(only(samples, Kind::Bare).map(figure))
 }
 
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<_> = figures.collect();
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;

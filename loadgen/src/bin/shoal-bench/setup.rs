@@ -1,6 +1,10 @@
 //! What a measurement needs before it begins: keys, tokens, groups and sessions.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -34,14 +38,35 @@ pub(crate) struct Setup {
 impl Setup {
     /// Starts a server of this kind in a new folder below `dir` and waits until it answers.
     pub(crate) async fn start(kind: Kind, shoal: &Path, dir: &Path, payload_bytes: usize) -> Result<Self> {
-        let data = tempfile::Builder::new().prefix("shoal-bench-").tempdir_in(dir)?.keep();
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let keys = KeyFolder::open_or_create(&data, &names, &Seed::random(), now_ms())?;
+        let data = new_folder(dir)?;
+        let keys = new_keys(&data)?;
         let server = match kind {
-            Kind::Shoal => Server::shoal(shoal, &data)?,
+            Kind::Shoal => Server::shoal(shoal, &data, &[])?,
             Kind::Bare => Server::bare(&data, payload_bytes)?,
         };
-        let endpoints = endpoint::clients(ENDPOINTS, &keys)?;
+        Self::of(server, &keys).await
+    }
+
+    /// Starts a node with these settings (`key=value`), in a new folder below `dir`, where tokens and
+    /// nodes of another are known if there is one; waits until it answers.
+    pub(crate) async fn start_node(
+        shoal: &Path,
+        dir: &Path,
+        settings: &[String],
+        beside: Option<&Self>,
+    ) -> Result<Self> {
+        let data = new_folder(dir)?;
+        for shared in ["ca.pem", "ca.key", "token.key", "token.pub"] {
+            if let Some(beside) = beside {
+                std::fs::copy(beside.server.data.join(shared), data.join(shared))?;
+            }
+        }
+        let keys = new_keys(&data)?;
+        Self::of(Server::shoal(shoal, &data, settings)?, &keys).await
+    }
+
+    async fn of(server: Server, keys: &KeyFolder) -> Result<Self> {
+        let endpoints = endpoint::clients(ENDPOINTS, keys)?;
         let mut setup = Self { server, endpoints, signer: keys.token_signer()? };
         setup.wait_until_it_answers().await?;
         Ok(setup)
@@ -78,6 +103,20 @@ impl Setup {
         Ok(())
     }
 
+    /// Waits until a group can be made; one of this name is.
+    pub(crate) async fn wait_until_groups_have_homes(&self, name: &str) -> Result<()> {
+        let admin = self.connect_one(0, &self.login("bench-admin", true, &[])?).await?;
+        let started = tokio::time::Instant::now();
+        loop {
+            let create = wire::change::Body::Create(wire::Create::default());
+            match change(&admin, GroupId::named(name), create).await {
+                Ok(()) => return Ok(()),
+                Err(error) if started.elapsed() > START_MAX => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
     /// A session for each login, some handshakes at a time.
     pub(crate) async fn connect_all(&self, logins: Vec<Login>) -> Result<Vec<Raw>> {
         stream::iter(logins.into_iter().enumerate())
@@ -91,7 +130,7 @@ impl Setup {
     pub(crate) fn login(&self, user: &str, admin: bool, groups: &[GroupId]) -> Result<Login> {
         let now = now_ms();
         let claims = Claims { admin, ..Claims::new(UserId::new(user)?, now, now + TOKEN_TTL_MS) };
-        Ok(Login { token: self.signer.sign(&claims), device: 1, groups: groups.to_vec() })
+        Ok(Login { token: self.signer.sign(&claims), device: 1, groups: groups.to_vec(), is_timed: false })
     }
 
     async fn connect_one(&self, at: usize, login: &Login) -> Result<Raw> {
@@ -119,6 +158,16 @@ impl Setup {
             }
         }
     }
+}
+
+fn new_folder(dir: &Path) -> Result<PathBuf> {
+    Ok(tempfile::Builder::new().prefix("shoal-bench-").tempdir_in(dir)?.keep())
+}
+
+/// The keys in a folder; those that are missing are made.
+pub(crate) fn new_keys(data: &Path) -> Result<KeyFolder> {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    Ok(KeyFolder::open_or_create(data, &names, &Seed::random(), now_ms())?)
 }
 
 /// Milliseconds since 1970.

@@ -16,7 +16,7 @@ use shoal_protocol::GroupId;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    process::Kind,
+    process::{Kind, Server},
     raw::{PublishHalf, Raw, ReceiptHalf, ensure_in_order},
     setup::Setup,
 };
@@ -51,38 +51,79 @@ pub(crate) async fn measure(groups: usize, shoal: &Path, dir: &Path, length: Dur
     let receivers = connect(&setup, &receivers, |at| every_nth(&ids, at, receivers.len())).await?;
     let senders = connect(&setup, &senders, |_| Vec::new()).await?;
 
-    let acknowledged = Arc::new(AtomicU64::new(0));
-    let published = Arc::new(AtomicU64::new(0));
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut tasks = tokio::task::JoinSet::new();
-    for (at, raw) in senders.iter().enumerate() {
-        let own = if groups == 1 { ids.clone() } else { every_nth(&ids, at, SENDERS) };
-        let (send, receipts) = raw.publisher().await?;
-        let unanswered = Arc::new(Semaphore::new(UNANSWERED_MAX));
-        tasks.spawn(publish(send, own, unanswered.clone(), published.clone(), stopped.clone()));
-        tasks.spawn(take_receipts(receipts, unanswered, acknowledged.clone()));
-    }
-    let count =
-        || (Instant::now(), acknowledged.load(Ordering::Relaxed), records(&receivers), setup.server.cpu());
-    tokio::time::sleep(WARM_UP).await;
-    let before = count();
-    tokio::time::sleep(length).await;
-    let after = count();
-    stop.send_replace(true);
-    drain(&mut tasks, &receivers, &published, &acknowledged).await?;
-
-    let seconds = (after.0 - before.0).as_secs_f64();
-    let messages = (after.1 - before.1) as f64;
+    let flow = Flow { groups: &ids, senders: &senders, receivers: &receivers };
+    let rates = flow.measure(&[&setup.server], length).await?;
     let sample = Sample {
         groups,
         in_flight: SENDERS * UNANSWERED_MAX,
-        durable_per_second: messages / seconds,
-        delivered_per_second: (after.2 - before.2) as f64 / seconds,
-        cpu_us_per_message: (after.3? - before.3?).as_secs_f64() * 1e6 / messages.max(1.0),
+        durable_per_second: rates.durable_per_second,
+        delivered_per_second: rates.delivered_per_second,
+        cpu_us_per_message: rates.cpu_us_per_message.iter().sum(),
     };
     drop((senders, receivers));
     setup.stop()?;
     Ok(sample)
+}
+
+/// Who sends into which groups, and who receives.
+pub(crate) struct Flow<'a> {
+    pub(crate) groups: &'a [GroupId],
+    pub(crate) senders: &'a [Raw],
+    pub(crate) receivers: &'a [Raw],
+}
+
+/// What came of it.
+pub(crate) struct Rates {
+    pub(crate) durable_per_second: f64,
+    pub(crate) delivered_per_second: f64,
+    /// Of each server.
+    pub(crate) cpu_us_per_message: Vec<f64>,
+}
+
+impl Flow<'_> {
+    /// Lets everybody send, and looks at the servers meanwhile; all that was sent has arrived when
+    /// this returns.
+    pub(crate) async fn measure(&self, servers: &[&Server], length: Duration) -> Result<Rates> {
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let published = Arc::new(AtomicU64::new(0));
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let mut tasks = tokio::task::JoinSet::new();
+        for (at, raw) in self.senders.iter().enumerate() {
+            let own = match self.groups {
+                [_] => self.groups.to_vec(),
+                groups => every_nth(groups, at, self.senders.len()),
+            };
+            let (send, receipts) = raw.publisher().await?;
+            let unanswered = Arc::new(Semaphore::new(UNANSWERED_MAX));
+            tasks.spawn(publish(send, own, unanswered.clone(), published.clone(), stopped.clone()));
+            tasks.spawn(take_receipts(receipts, unanswered, acknowledged.clone()));
+        }
+        let cpu = || servers.iter().map(|server| server.cpu()).collect::<Result<Vec<_>>>();
+        let count = || {
+            Ok::<_, anyhow::Error>((
+                Instant::now(),
+                acknowledged.load(Ordering::Relaxed),
+                records(self.receivers),
+                cpu()?,
+            ))
+        };
+        tokio::time::sleep(WARM_UP).await;
+        let before = count()?;
+        tokio::time::sleep(length).await;
+        let after = count()?;
+        stop.send_replace(true);
+        drain(&mut tasks, self.receivers, &published, &acknowledged).await?;
+
+        let seconds = (after.0 - before.0).as_secs_f64();
+        let messages = (after.1 - before.1) as f64;
+        let each =
+            |(after, before): (Duration, Duration)| (after - before).as_secs_f64() * 1e6 / messages.max(1.0);
+        Ok(Rates {
+            durable_per_second: messages / seconds,
+            delivered_per_second: (after.2 - before.2) as f64 / seconds,
+            cpu_us_per_message: after.3.into_iter().zip(before.3).map(each).collect(),
+        })
+    }
 }
 
 async fn connect(
