@@ -285,7 +285,7 @@ fn committed(seq: u64) -> wire::receipt::Outcome {
 
 fn refused(code: Code, consumed: bool) -> wire::receipt::Outcome {
     let why = Some(Refusal::new(code, "so").into());
-    wire::receipt::Outcome::Refused(wire::Refused { why, consumed })
+    wire::receipt::Outcome::Refused(wire::Refused { why, consumed, succeeded_by: 0 })
 }
 
 proptest! {

@@ -12,6 +12,7 @@ use super::{
     Shared, follows::bad_id, registry::Registered, session::Session, stream::Incoming, violation::Violation,
 };
 use crate::group::{Publish, ReceiptTo};
+use wire::receipt::Outcome;
 
 /// Receipts go before what is delivered.
 const PRIORITY: i32 = 1;
@@ -165,11 +166,17 @@ impl Publisher<'_> {
     /// Writes a receipt and those that are there with it.
     async fn write_receipts(&mut self, first: wire::Receipt, send: &mut SendStream) -> Result<(), Violation> {
         let mut out = BytesMut::new();
-        frame::encode_into(&first, &mut out);
+        let mut put = |receipt: wire::Receipt| {
+            frame::encode_into(&receipt, &mut out);
+            if let Some(Outcome::Refused(refused)) = receipt.outcome {
+                self.session.has_been(Incarnation(refused.succeeded_by));
+            }
+        };
+        put(first);
         if let Some(receipts) = &mut self.receipts {
             for _ in 1..RECEIPTS_MAX {
                 let Ok(receipt) = receipts.receiver.try_recv() else { break };
-                frame::encode_into(&receipt, &mut out);
+                put(receipt);
             }
         }
         Ok(send.write_chunk(out.freeze()).await?)

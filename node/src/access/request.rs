@@ -2,7 +2,7 @@
 //! the users' view.
 
 use quinn::SendStream;
-use shoal_protocol::{Code, GroupId, Incarnation, Refusal, UserId, frame, wire};
+use shoal_protocol::{Code, GroupId, Refusal, UserId, frame, wire};
 use wire::{request::Body as Asked, response::Body as Answer};
 
 use super::{Shared, administration, follows::bad_id, session::Session, violation::Violation};
@@ -36,8 +36,8 @@ pub(super) async fn serve(
 async fn answer(shared: &Shared, session: &Session, request: wire::Request) -> Result<Answer, Refusal> {
     match request.body {
         Some(Asked::Incarnation(_)) => {
-            let incarnation = Incarnation::issue(shared.clock.now_ms(), shared.random()).0;
-            Ok(Answer::Incarnation(wire::Incarnation { incarnation }))
+            let incarnation = session.begin_anew(shared.clock.now_ms(), shared.random());
+            Ok(Answer::Incarnation(wire::Incarnation { incarnation: incarnation.0 }))
         }
         Some(Asked::Presence(presence)) => self::presence(shared, session, &presence).await,
         Some(Asked::Status(_)) => administration::status(shared, session),

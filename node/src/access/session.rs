@@ -2,11 +2,11 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
 use quinn::{Connecting, Connection};
-use shoal_protocol::{Code, DeviceId, GroupId, Refusal, UserId, wire};
+use shoal_protocol::{Code, DeviceId, GroupId, Incarnation, Refusal, UserId, wire};
 use tokio::sync::Notify;
 
 use super::{
@@ -60,6 +60,8 @@ pub(super) struct Session {
     ordered: Notify,
     /// How fast it may publish, over all its streams.
     pub(super) publish_pace: Pace,
+    /// In milliseconds: an incarnation that is issued to it is of a later time.
+    incarnation_after_ms: AtomicU64,
     /// How fast it may ask.
     pub(super) request_pace: Pace,
     /// How many streams of each kind it has.
@@ -86,6 +88,7 @@ impl Session {
             deliveries,
             orders: AtomicU8::new(0),
             ordered: Notify::new(),
+            incarnation_after_ms: AtomicU64::new(0),
             publish_pace: Pace::new(limits, AccessLimits::publish_rate),
             request_pace: Pace::new(limits, AccessLimits::request_rate),
             open: OpenStreams::default(),
@@ -94,6 +97,18 @@ impl Session {
 
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Its device has sent to a group under another incarnation, issued by whichever node and clock:
+    /// what is issued here is later.
+    pub(super) fn has_been(&self, incarnation: Incarnation) {
+        self.incarnation_after_ms.fetch_max(incarnation.issued_ms(), Ordering::Relaxed);
+    }
+
+    /// A new incarnation.
+    pub(super) fn begin_anew(&self, now_ms: u64, random: u64) -> Incarnation {
+        let after_ms = self.incarnation_after_ms.load(Ordering::Relaxed);
+        Incarnation::issue(now_ms.max(after_ms + 1), random)
     }
 
     pub(super) fn connection(&self) -> &Connection {

@@ -1,6 +1,6 @@
 //! What a group's worker is asked, and where its answers go.
 
-use shoal_protocol::{GroupId, Incarnation, Outcome, Refusal, Seq, UserId, wire};
+use shoal_protocol::{Code, GroupId, Incarnation, Outcome, Refusal, Seq, UserId, wire};
 use tokio::{sync::oneshot, time::Instant};
 use wire::receipt;
 
@@ -67,7 +67,7 @@ impl Reply {
         };
         count(&answer, arrived, metrics);
         let refused = |refusal: Refusal, consumed| {
-            receipt::Outcome::Refused(wire::Refused { why: Some(refusal.into()), consumed })
+            receipt::Outcome::Refused(wire::Refused { why: Some(refusal.into()), consumed, succeeded_by: 0 })
         };
         let outcome = match answer {
             Answer::Outcome(Outcome::Committed { seq }) => {
@@ -76,6 +76,15 @@ impl Reply {
             Answer::Outcome(Outcome::Refused(code)) => refused(Refusal::new(code, "refused"), true),
             Answer::OutOfOrder { expected } => receipt::Outcome::OutOfOrder(wire::OutOfOrder { expected }),
             Answer::Refused(refusal) => refused(refusal, false),
+            Answer::Succeeded { by } => {
+                let why = Refusal::new(Code::IncarnationExpired, "the device has begun anew since");
+                let succeeded_by = by.0;
+                receipt::Outcome::Refused(wire::Refused {
+                    why: Some(why.into()),
+                    consumed: false,
+                    succeeded_by,
+                })
+            }
         };
         let group = group.to_wire();
         to.send(wire::Receipt { group, incarnation: incarnation.0, number, outcome: Some(outcome) });
@@ -87,6 +96,7 @@ fn count(answer: &Answer, arrived: Instant, metrics: &Metrics) {
         Answer::Outcome(Outcome::Committed { .. }) => metrics.publish_seconds.observe(arrived.elapsed()),
         Answer::Outcome(Outcome::Refused(code)) => metrics.publishes_refused.inc(*code),
         Answer::Refused(refusal) => metrics.publishes_refused.inc(refusal.code),
+        Answer::Succeeded { .. } => metrics.publishes_refused.inc(Code::IncarnationExpired),
         Answer::OutOfOrder { .. } => metrics.publishes_out_of_order.inc(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::try_join;
 use shoal_protocol::{GroupId, Refusal, SenderId, Seq};
 
 use super::{
@@ -10,18 +11,18 @@ use super::{
 };
 use crate::store::{ReadLimit, Store};
 
-/// A sender's row, and how many others its user has.
+/// A sender's row, and who else its user has been.
 pub(super) async fn sender(
     store: &Arc<dyn Store>,
     group: GroupId,
     id: &SenderId,
 ) -> Result<LoadedSender, Refusal> {
-    let numbers = store.sender(group, id).await.map_err(refusal)?;
-    let siblings = if numbers.is_some() || group.is_own() {
-        Vec::new()
-    } else {
-        store.senders_of(group, &id.user).await.map_err(refusal)?
-    };
+    if group.is_own() {
+        let numbers = store.sender(group, id).await.map_err(refusal)?;
+        return Ok(LoadedSender { numbers, siblings: Vec::new() });
+    }
+    let (row, siblings) = (store.sender(group, id), store.senders_of(group, &id.user));
+    let (numbers, siblings) = try_join(row, siblings).await.map_err(refusal)?;
     Ok(LoadedSender { numbers, siblings })
 }
 

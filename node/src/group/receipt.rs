@@ -37,7 +37,7 @@ impl ReceiptTo {
 
     /// Answers with a refusal that uses up no number.
     pub fn refuse(self, group: GroupId, incarnation: Incarnation, number: u64, why: Refusal) {
-        let refused = wire::Refused { why: Some(why.into()), consumed: false };
+        let refused = wire::Refused { why: Some(why.into()), consumed: false, succeeded_by: 0 };
         let outcome = Some(Outcome::Refused(refused));
         self.send(wire::Receipt { group: group.to_wire(), incarnation: incarnation.0, number, outcome });
     }

@@ -109,6 +109,40 @@ async fn an_incarnation_that_has_begun_goes_on_at_any_age() {
     committed(&world.publish(group, &ann, 2, "two").await);
 }
 
+/// What an app that died had still on its way would stand behind what it said in its next life.
+#[tokio::test(start_paused = true)]
+async fn a_devices_later_incarnation_ends_the_earlier_ones() {
+    let mut world = World::new(1);
+    let group = GroupId::named("g");
+    world.create("ann", group, &[]).await;
+    let unheard = world.sender("ann");
+    world.advance_ms(1_000);
+    let earlier = world.sender("ann");
+    let first = committed(&world.publish(group, &earlier, 1, "one").await);
+    world.advance_ms(1_000);
+    let later = world.sender("ann");
+    let elsewhere = SenderId { device: DeviceId(2), ..unheard.clone() };
+    committed(&world.publish(group, &later, 1, "two").await);
+    committed(&world.publish(group, &elsewhere, 1, "three").await);
+    for pass in ["in memory", "folded", "from rows"] {
+        for (sender, number) in [(&unheard, 1), (&earlier, 2)] {
+            let outcome = world.publish(group, sender, number, "late").await;
+            assert_eq!(refused(&outcome), (Code::IncarnationExpired, false), "{pass}");
+            let Outcome::Refused(why) = outcome else { unreachable!() };
+            assert_eq!(why.succeeded_by, later.incarnation.0, "{pass}");
+        }
+        assert_eq!(committed(&world.publish(group, &earlier, 1, "again").await), first, "{pass}");
+        match pass {
+            "in memory" => world.restart(),
+            // It sleeps, and writes what it knows of senders first.
+            _ => tokio::time::sleep(Duration::from_secs(3_600)).await,
+        }
+    }
+    committed(&world.publish(group, &later, 2, "four").await);
+    committed(&world.publish(group, &elsewhere, 2, "five").await);
+    assert_eq!(world.texts(group).await, ["one", "two", "three", "four", "five"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn strangers_leave_nothing_behind_and_use_up_nothing() {
     let world = World::new(1);

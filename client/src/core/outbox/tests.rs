@@ -51,7 +51,7 @@ fn committed(seq: u64) -> wire::receipt::Outcome {
 
 fn refused(code: Code, consumed: bool, retry_after_ms: u32) -> wire::receipt::Outcome {
     let why = Refusal { code, reason: String::new(), retry_after_ms };
-    wire::receipt::Outcome::Refused(wire::Refused { why: Some(why.into()), consumed })
+    wire::receipt::Outcome::Refused(wire::Refused { why: Some(why.into()), consumed, succeeded_by: 0 })
 }
 
 fn out_of_order(expected: u64) -> wire::receipt::Outcome {

@@ -31,7 +31,9 @@ use std::{
     sync::Arc,
 };
 
-use shoal_protocol::{GroupId, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, UserId, wire};
+use shoal_protocol::{
+    GroupId, Incarnation, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, UserId, wire,
+};
 
 use super::judgement::Judged;
 use crate::{
@@ -59,6 +61,11 @@ pub(crate) enum Answer {
     },
     /// Refused, and the number is not used up.
     Refused(Refusal),
+    /// Refused, since a later incarnation of its device has sent something.
+    Succeeded {
+        /// That one.
+        by: Incarnation,
+    },
 }
 
 /// What the shell is to do.
@@ -93,7 +100,7 @@ pub(crate) enum Effect<R> {
     Redacted(Vec<(Seq, RecordFrame)>),
 }
 
-/// A sender's row and how many others its user has, as read from the store.
+/// A sender's row and who else its user has been, as read from the store.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LoadedSender {
     /// The sender's numbers, if there is a row.

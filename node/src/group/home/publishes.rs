@@ -68,12 +68,15 @@ impl<R> Home<R> {
         if !sender.is_known && !may_begin(judged.publish.sender.incarnation, now, &self.limits) {
             return self.refuse(judged, Code::IncarnationExpired, "ask for a new incarnation");
         }
-        let durable = sender.durable;
+        let (durable, succeeded_by) = (sender.durable, sender.succeeded_by);
         match sender.numbers.judge(number) {
             Verdict::Next if sender.has_given_up => {
                 self.refuse(judged, Code::IncarnationExpired, "ask for a new incarnation");
             }
-            Verdict::Next => self.decide_next(judged, now),
+            Verdict::Next => match succeeded_by {
+                Some(by) => self.answer(judged.reply, Answer::Succeeded { by }),
+                None => self.decide_next(judged, now),
+            },
             Verdict::Had(outcome) if number > durable => self.answer_once_durable(judged, outcome),
             Verdict::Had(outcome) => self.answer(judged.reply, Answer::Outcome(outcome)),
             Verdict::TooHigh { expected } => self.answer(judged.reply, Answer::OutOfOrder { expected }),
@@ -144,7 +147,11 @@ impl<R> Home<R> {
 
     fn settle(&mut self, id: SenderId, number: u64, outcome: Outcome, to: R) {
         if let Some(sender) = self.senders.get(&id) {
+            let begins = !sender.is_known;
             sender.record(number, outcome);
+            if begins {
+                self.senders.end_earlier(&id);
+            }
         }
         self.gathering.replies.push(Reply { sender: id, number, outcome, to });
     }

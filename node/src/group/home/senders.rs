@@ -1,7 +1,10 @@
 //! Senders' numbers: loaded when they are first needed, folded from the records since the last
 //! checkpoint, written back at the next.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+};
 
 use shoal_protocol::{DeviceId, GroupId, Incarnation, Outcome, SenderId, SenderNumbers, UserId, wire};
 
@@ -37,6 +40,9 @@ pub(super) struct Sender<R> {
     /// It was told that its user is no member, and has given its numbers up: what of it is still on its
     /// way must not be taken for new once they are a member again.
     pub(super) has_given_up: bool,
+    /// A later incarnation of its device has sent something: what is still on its way would stand behind
+    /// what was said after it.
+    pub(super) succeeded_by: Option<Incarnation>,
     /// Its user's other incarnations, as of the load.
     pub(super) siblings: Vec<SenderId>,
     waits: Waits<R>,
@@ -53,6 +59,7 @@ impl<R> Sender<R> {
             is_known: numbers.last() > 0,
             numbers,
             has_given_up: false,
+            succeeded_by: None,
             siblings: Vec::new(),
             waits,
             parked: VecDeque::new(),
@@ -97,8 +104,26 @@ impl<R> Senders<R> {
     /// With the numbers of everyone who has sent since the last checkpoint.
     pub(super) fn new(since_checkpoint: BTreeMap<SenderId, SenderNumbers>) -> Self {
         let dirty = |numbers| Sender { is_dirty: true, ..Sender::new(numbers, Waits::Nothing) };
+        let ids: Vec<_> = since_checkpoint.keys().cloned().collect();
         let known = since_checkpoint.into_iter().map(|(id, numbers)| (id, dirty(numbers))).collect();
-        Self { known, waiting: BTreeSet::new() }
+        let mut senders = Self { known, waiting: BTreeSet::new() };
+        ids.iter().for_each(|id| senders.end_earlier(id));
+        senders
+    }
+
+    /// This one has sent something: the earlier incarnations of its device are over.
+    pub(super) fn end_earlier(&mut self, id: &SenderId) {
+        let first = SenderId { incarnation: Incarnation(0), ..id.clone() };
+        for (_, earlier) in self.known.range_mut(&first..id) {
+            earlier.succeeded_by = Some(id.incarnation);
+        }
+    }
+
+    /// The next incarnation of its device that has sent something, as far as memory has it.
+    fn successor(&self, id: &SenderId) -> Option<Incarnation> {
+        let last = SenderId { incarnation: Incarnation(u64::MAX), ..id.clone() };
+        let later = self.known.range((Bound::Excluded(id), Bound::Included(&last)));
+        later.filter(|(_, sender)| sender.is_known).map(|(id, _)| id.incarnation).last()
     }
 
     pub(super) fn get(&mut self, id: &SenderId) -> Option<&mut Sender<R>> {
@@ -138,11 +163,15 @@ impl<R> Senders<R> {
     /// The row has been read.
     pub(super) fn loaded(&mut self, id: &SenderId, loaded: LoadedSender) {
         self.waiting.remove(id);
+        let of_device = |sibling: &&SenderId| sibling.device == id.device && sibling.user == id.user;
+        let rows = loaded.siblings.iter().filter(of_device).map(|sibling| sibling.incarnation);
+        let latest = rows.chain(self.successor(id)).max().filter(|latest| *latest > id.incarnation);
         if let Some(sender) = self.known.get_mut(id) {
             let parked = std::mem::take(&mut sender.parked);
             let numbers = loaded.numbers.unwrap_or_default();
             *sender = Sender {
                 parked,
+                succeeded_by: latest,
                 siblings: loaded.siblings,
                 is_used: true,
                 ..Sender::new(numbers, Waits::Nothing)
