@@ -187,7 +187,8 @@ fn take(groups: &Groups, publish: wire::PeerPublish, to: OwnedPermit<(u64, Answe
         incarnation: Incarnation(publish.incarnation),
     };
     let group = GroupId::from_wire(&publish.group).map_err(|error| bad(error.to_string()))?;
-    let (to, number) = (ToLane { id, to }, publish.number);
+    let number = publish.number;
+    let to = ToLane::new(id, group, sender.incarnation, number, to);
     let with = |receipt| Publish { group, sender, number, message, receipt };
     match opinion {
         None => groups.judge(with(ReceiptTo::Lane(to)), layout),
