@@ -1,4 +1,4 @@
-//! Letting the clients go to other nodes, while somebody wishes it: in waves, so that the others are not
+//! Letting the clients go to other nodes, while somebody wishes it and there are such nodes: in waves, so that the others are not
 //! overrun. Whoever stays beyond the time there is to leave is closed.
 
 use std::{future::pending, sync::Arc, time::Duration};
@@ -14,11 +14,11 @@ const WAVE: Duration = Duration::from_millis(50);
 /// Follows the wish for as long as the node lives.
 pub(super) async fn run(shared: Arc<Shared>, others: Arc<Others>) {
     loop {
-        others.wished_drained(true).await;
+        others.clients_leave(true).await;
         tracing::info!(sessions = shared.sessions.len(), "clients are told to go elsewhere");
         tokio::select! {
             biased;
-            () = others.wished_drained(false) => {}
+            () = others.clients_leave(false) => {}
             () = let_go(&shared) => {}
         }
         tracing::info!("clients may stay");

@@ -19,6 +19,9 @@ const ADDRESSES_MAX: usize = 4;
 /// How long to wait after coordination did not answer.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// How often a node that is to be emptied looks whether others take its clients.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// How long a node that goes waits until the others have seen it.
 const GONE_MAX: Duration = Duration::from_secs(3);
 
@@ -48,11 +51,8 @@ impl Others {
     pub(crate) fn addresses(&self, chance: impl FnMut() -> f64) -> Vec<String> {
         let nodes = self.nodes();
         let region = nodes.get(&self.me).map(|node| node.region.as_str()).unwrap_or_default();
-        let takes_clients = |node: &&NodeRecord| {
-            let is_leaving = node.load.is_draining || self.drains.contains(&node.name);
-            node.name != self.me && node.roles.access && !is_leaving
-        };
-        let ordered = steering::order(nodes.values().filter(takes_clients), region, chance);
+        let take_clients = nodes.values().filter(|node| self.takes_clients(node));
+        let ordered = steering::order(take_clients, region, chance);
         let addresses =
             |node: &NodeRecord| node.addresses.iter().take(ADDRESSES_MAX).cloned().collect::<Vec<_>>();
         ordered.into_iter().take(NODES_MAX).flat_map(addresses).collect()
@@ -155,14 +155,30 @@ impl Others {
         }
     }
 
-    /// Waits until this node is to be emptied, or is not.
-    pub(crate) async fn wished_drained(&self, is_wished: bool) {
+    /// Waits until clients are to leave this node, or may stay. The wish to empty it does not hold
+    /// against them while no other node takes them.
+    pub(crate) async fn clients_leave(&self, is_so: bool) {
         let mut drains = self.drains.clone();
-        while drains.names().contains(&self.me) != is_wished {
-            if !drains.changed().await {
-                std::future::pending::<()>().await;
+        loop {
+            let is_wished = drains.names().contains(&self.me);
+            let leave = is_wished && self.nodes().values().any(|node| self.takes_clients(node));
+            if leave == is_so {
+                return;
+            }
+            // The nodes are looked at: of several who wait for news of them, chance says who is woken first.
+            tokio::select! {
+                biased;
+                true = drains.changed() => {}
+                () = sleep(LOOK), if is_wished => {}
+                else => std::future::pending().await,
             }
         }
+    }
+
+    /// Is it another node, and clients may go there?
+    fn takes_clients(&self, node: &NodeRecord) -> bool {
+        let is_leaving = node.load.is_draining || self.drains.contains(&node.name);
+        node.name != self.me && node.roles.access && !is_leaving
     }
 
     /// Whatever a node does, another that stays must be able to do.

@@ -23,8 +23,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Coordination, CoordinationError, Drains, Leadership, Move, NodeName, NodeRecord, Nodes, Placed, Refused,
-    Registration, Standing,
+    Coordination, CoordinationError, Drains, Leadership, Move, NodeName, NodeRecord, Nodes, Placed,
+    Placement, Refused, Registration, Standing,
 };
 
 /// How long the leader waits after coordination did not answer.
@@ -78,6 +78,17 @@ fn first_step(moves: Vec<Move>, nodes: &Nodes) -> Vec<Move> {
     handed_over.into_iter().find(|step| Some(&step.to) == target.as_ref()).into_iter().collect()
 }
 
+/// Everything that is to be moved. Where all nodes are to be emptied, each keeps what it has, and takes
+/// its share of what nobody has.
+fn moves(placement: &Placement, nodes: &Nodes, capacities: &Capacities) -> Vec<Move> {
+    if capacities.values().any(|capacity| *capacity > 0) {
+        return placement.balance(capacities);
+    }
+    let mut moves = placement.balance(&self::capacities(nodes, &BTreeSet::new()));
+    moves.retain(|step| step.from.is_none());
+    moves
+}
+
 /// One that is to be emptied carries nothing more.
 fn capacities(nodes: &Nodes, draining: &BTreeSet<NodeName>) -> Capacities {
     let capacity = |node: &NodeRecord| if draining.contains(&node.name) { 0 } else { node.capacity };
@@ -114,7 +125,7 @@ impl Term<'_> {
             let capacities = capacities(&living, &drains.names());
             // Most changes are reports of load.
             if decided.as_ref() != Some(&capacities) {
-                let step = first_step(placed.placement.balance(&capacities), &living);
+                let step = first_step(moves(&placed.placement, &living, &capacities), &living);
                 if !step.is_empty() {
                     match self.take(leadership, &placed, &step, &mut nodes).await {
                         Ok(now) => placed = now,
@@ -365,6 +376,22 @@ mod tests {
         sleep(Duration::from_millis(50)).await;
         let held = ["a", "b"].map(|name| placement.borrow().placement.held(&NodeName(name.into())));
         assert_eq!(held.iter().sum::<usize>(), usize::from(crate::coordination::PARTITIONS));
+    }
+
+    #[tokio::test]
+    async fn what_the_last_that_stayed_has_left_goes_to_those_that_were_to_be_emptied() {
+        let coordination = coordination().await;
+        let mut placement = coordination.placement();
+        let _standing = lead(&coordination, coordination.register(node("a")).await.unwrap());
+        let b = join(&coordination, "b").await;
+        until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;
+        let a = NodeName("a".into());
+        drains::wish(&coordination, &a, "test").await.unwrap();
+        until(&mut placement, |placed| placed.placement.held(&a) == 0).await;
+        b.abort();
+        until(&mut placement, |placed| is_over(placed, &["a"])).await;
+        let _b = join(&coordination, "b").await;
+        until(&mut placement, |placed| is_over(placed, &["b"])).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -138,6 +138,27 @@ async fn what_nobody_could_take_over_is_not_drained() {
     until("its only client has left", async || world.nodes["b"].node.sessions() == 0).await;
 }
 
+/// A wish to empty a node does not shut the last door.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_takes_clients_again_when_no_other_does() {
+    let mut world = World::led(&[("a", Roles::ALL), ("b", Roles::ALL)]).await;
+    let admin = world.admin("b").await;
+    let ann = world.client("ann", "a").await;
+    admin.drain_node("a", false).await.unwrap();
+    drained(&admin, "a").await;
+    assert!(world.nodes["a"].node.load().is_draining && ann.stats().moves == 1);
+    let alone = world.nodes.remove("b");
+    drop((alone, admin));
+    until("it takes clients", async || !world.nodes["a"].node.load().is_draining).await;
+    let bob = timeout(PATIENCE, Client::connect(world.config("bob", "a", false))).await.unwrap().unwrap();
+    until("it has what the other left", async || world.held("a") == usize::from(PARTITIONS)).await;
+    bob.create(GroupId::named("still"), wire::Settings::default(), &[]).await.unwrap();
+    world.start("b", Roles::ALL).await;
+    world.takes_part("b", Roles::ALL);
+    until("it is emptied after all", async || world.nodes["a"].node.load().is_draining).await;
+    until("its client has left", async || world.nodes["a"].node.sessions() == 0).await;
+}
+
 /// A client that says hello and nothing more, whatever it is told.
 async fn deaf(world: &World, node: &str) -> (Connection, impl Sized) {
     let mut tls =
