@@ -23,6 +23,7 @@ use crate::{
     node::StartError,
     ops::Metrics,
     peer::{Dialer, Links, PeerTls, Server, ServerParts, endpoint},
+    presence::Presence,
 };
 
 pub(crate) use others::{Others, describe};
@@ -66,6 +67,8 @@ impl ClusterParts {
         self,
         name: &str,
         runtime: Arc<dyn Runtime>,
+        limits: &Current<AccessLimits>,
+        metrics: &Arc<Metrics>,
         random: &mut StdRng,
     ) -> Result<Joining, StartError> {
         let me = NodeName(name.to_owned());
@@ -77,6 +80,8 @@ impl ClusterParts {
             endpoint: endpoint.clone(),
             tls,
             nodes: self.coordination.nodes(),
+            limits: limits.clone(),
+            metrics: Arc::clone(metrics),
         };
         let links = Arc::new(Links::new(Arc::new(dialer), self.coordination.placement()));
         Ok(Joining { parts: self, me, endpoint, links, others: Arc::new(others) })
@@ -96,6 +101,7 @@ impl Joining {
     pub(crate) fn join(
         self,
         groups: &Groups,
+        presence: &Presence,
         pages: &Arc<Pages>,
         limits: Current<AccessLimits>,
         metrics: Arc<Metrics>,
@@ -107,6 +113,7 @@ impl Joining {
             me,
             cluster: parts.cluster,
             groups: groups.clone(),
+            presence: presence.clone(),
             pages: Arc::clone(pages),
             limits,
             metrics,

@@ -10,6 +10,10 @@ pub mod delivery;
 
 pub mod group;
 
+mod pace;
+
+mod presence;
+
 mod access;
 
 pub mod peer;

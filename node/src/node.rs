@@ -12,14 +12,15 @@ use tokio::{
 };
 
 use crate::{
-    access::{Access, AccessParts, Transport},
+    access::{Access, AccessParts, Sessions, Transport},
     clock::Clock,
-    cluster::Cluster,
+    cluster::{Cluster, Joining},
     config::{AccessLimits, Current, Limits, ViewLimits},
     coordination::{Load, Registration},
     delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
+    presence::Presence,
     settings::Settings,
     store::Store,
 };
@@ -116,13 +117,20 @@ impl Node {
             random.next_u64(),
         );
         let (access, view) = (Current::from(limits.access), Current::from(limits.view));
-        let (mut cluster, mut others) = (None, None);
-        if let Some(parts_of_cluster) = parts.cluster {
-            let joining = parts_of_cluster.reach(&parts.name, parts.runtime, &mut random).await?;
-            others = Some(joining.others());
-            groups = groups.among(joining.links());
-            cluster = Some(joining.join(&groups, &pages, access.clone(), Arc::clone(&parts.metrics)));
+        let mut joining = None;
+        if let Some(cluster) = parts.cluster {
+            let reaching = cluster.reach(&parts.name, parts.runtime, &access, &parts.metrics, &mut random);
+            let reached = reaching.await?;
+            groups = groups.among(reached.links());
+            joining = Some(reached);
         }
+        let sessions = Arc::new(Sessions::new(access.clone()));
+        let here = Arc::clone(&sessions);
+        let presence = Presence::new(groups.clone(), here, access.clone());
+        let others = joining.as_ref().map(Joining::others);
+        let cluster = joining.map(|joining| {
+            joining.join(&groups, &presence, &pages, access.clone(), Arc::clone(&parts.metrics))
+        });
         let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
         let parts = AccessParts {
             views: Views::new(groups.clone(), view.clone()),
@@ -137,6 +145,8 @@ impl Node {
             addresses: parts.addresses,
             others,
             settings: parts.settings,
+            sessions,
+            presence,
             random,
         };
         let metrics = Arc::clone(&parts.metrics);

@@ -15,13 +15,12 @@ use super::{
     Shared, datagrams,
     follows::{Follows, Outcome, bad_id, parse},
     hello::{CHUNK_BYTES_MAX, Greeting, check_token},
-    pace::Pace,
     registry::Registered,
     session::{Order, Session},
     stream,
     violation::Violation,
 };
-use crate::{config::AccessLimits, group::From};
+use crate::{config::AccessLimits, group::From, pace::Pace};
 
 /// Control frames that the client has not taken; above, nothing is read that would add to them.
 const OUT_BYTES_MAX: usize = 64 << 10;
@@ -201,7 +200,11 @@ impl Control {
                 Ok(())
             }
             Event::Datagram(datagram) => {
-                datagrams::forward(&self.shared, &self.session, &self.signal_pace, datagram?);
+                let finding_out =
+                    datagrams::forward(&self.shared, &self.session, &self.signal_pace, datagram?);
+                if let Some(finding_out) = finding_out {
+                    self.tasks.spawn(finding_out);
+                }
                 Ok(())
             }
             Event::TaskEnded(ended) => ended.map_err(|error| {

@@ -53,8 +53,6 @@ mod gone;
 
 mod hello;
 
-mod pace;
-
 mod publish;
 
 mod registry;
@@ -95,15 +93,19 @@ use crate::{
     delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
+    pace::Pace,
+    presence::Presence,
     settings::Settings,
     store::Store,
 };
 use accept::Newcomers;
 use delivered::Delivered;
-use pace::Pace;
 use registry::Registry;
 use session::{Order, Session};
 pub(crate) use transport::Transport;
+
+/// The sessions of a node.
+pub(crate) type Sessions = Registry<Session>;
 
 /// After all connections are closed, how long their last packets may take.
 const CLOSE_MAX: Duration = Duration::from_secs(3);
@@ -122,6 +124,8 @@ pub(crate) struct AccessParts {
     pub(crate) addresses: Vec<String>,
     pub(crate) others: Option<Arc<Others>>,
     pub(crate) settings: Option<Arc<Settings>>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) presence: Presence,
     pub(crate) random: StdRng,
 }
 
@@ -141,7 +145,8 @@ struct Shared {
     settings: Option<Arc<Settings>>,
     started: Instant,
     random: Mutex<StdRng>,
-    sessions: Registry<Session>,
+    sessions: Arc<Sessions>,
+    presence: Presence,
     newcomers: Newcomers,
     accept_pace: Pace,
     delivered: Delivered,
@@ -233,7 +238,8 @@ impl Shared {
         Self {
             pages: parts.pages,
             accept_pace: Pace::new(&limits, AccessLimits::accept_rate),
-            sessions: Registry::new(limits.clone()),
+            sessions: parts.sessions,
+            presence: parts.presence,
             delivered: Delivered::new(limits.clone()),
             groups: parts.groups,
             views: parts.views,

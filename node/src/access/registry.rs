@@ -5,20 +5,24 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use shoal_protocol::{Code, DeviceId, Refusal, UserId};
+use shoal_protocol::{Code, DeviceId, GroupId, Refusal, UserId};
 use tokio::sync::Notify;
 
-use crate::config::{AccessLimits, Current};
+use super::session::Session;
+use crate::{
+    config::{AccessLimits, Current},
+    presence,
+};
 
 /// What the registry knows of a session.
-pub(super) trait Registered {
+pub(crate) trait Registered {
     fn user(&self) -> &UserId;
     fn device(&self) -> DeviceId;
 }
 
 /// All sessions of a node, one for each device.
 #[derive(Debug)]
-pub(super) struct Registry<S> {
+pub(crate) struct Registry<S> {
     state: Mutex<State<S>>,
     emptied: Notify,
     limits: Current<AccessLimits>,
@@ -32,7 +36,7 @@ struct State<S> {
 }
 
 impl<S: Registered> Registry<S> {
-    pub(super) fn new(limits: Current<AccessLimits>) -> Self {
+    pub(crate) fn new(limits: Current<AccessLimits>) -> Self {
         let state = State { by_user: BTreeMap::new(), count: 0, is_draining: false };
         Self { state: Mutex::new(state), emptied: Notify::new(), limits }
     }
@@ -131,6 +135,12 @@ impl<S: Registered> Registry<S> {
 
     fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl presence::Sessions for Registry<Session> {
+    fn follows(&self, user: &UserId, group: GroupId) -> bool {
+        self.of(user).iter().any(|session| session.deliveries().watermark(group).is_some())
     }
 }
 

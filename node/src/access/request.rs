@@ -6,10 +6,7 @@ use shoal_protocol::{Code, GroupId, Refusal, UserId, frame, wire};
 use wire::{request::Body as Asked, response::Body as Answer};
 
 use super::{Shared, administration, follows::bad_id, session::Session, violation::Violation};
-use crate::delivery::Tail;
-
-/// Users in one question who is online.
-const PRESENCE_USERS_MAX: usize = 100;
+use crate::presence;
 
 /// Answers a request and ends the stream.
 pub(super) async fn serve(
@@ -54,33 +51,17 @@ async fn answer(shared: &Shared, session: &Session, request: wire::Request) -> R
     }
 }
 
-/// How many of a group's members are here, and which of those named.
+/// How many of a group's members are there, on all nodes, and which of those named.
 async fn presence(shared: &Shared, session: &Session, asked: &wire::GetPresence) -> Result<Answer, Refusal> {
     let group = GroupId::from_wire(&asked.group).map_err(bad_id)?;
-    if asked.users.len() > PRESENCE_USERS_MAX {
-        let reason = format!("at most {PRESENCE_USERS_MAX} users in one request");
+    if asked.users.len() > presence::NAMED_MAX {
+        let reason = format!("at most {} users in one request", presence::NAMED_MAX);
         return Err(Refusal::new(Code::TooMany, reason));
     }
     shared.groups.authorize(&session.actor(), group).await?;
-    let online =
-        shared.groups.tail(group).map_or(0, |tail| online(&tail, shared.limits.load().signal_sessions_max));
-    let is_here = |user: &String| {
-        let Ok(user) = UserId::new(user) else { return false };
-        shared.sessions.of(&user).iter().any(|other| other.deliveries().watermark(group).is_some())
-    };
-    let users = asked.users.iter().filter(|user| is_here(user)).cloned().collect();
-    Ok(Answer::Presence(wire::Presence { online, users }))
-}
-
-/// Users, where there are few sessions; in a large group its sessions, which costs nothing.
-fn online(tail: &Tail, users_max: usize) -> u64 {
-    let sessions = tail.attached();
-    if sessions > users_max {
-        return sessions as u64;
-    }
-    let mut users = Vec::with_capacity(sessions);
-    tail.for_each_attached(|signal| users.extend(signal.user().cloned()));
-    users.sort_unstable();
-    users.dedup();
-    users.len() as u64
+    let mut named: Vec<_> = asked.users.iter().filter_map(|user| UserId::new(user).ok()).collect();
+    let all = shared.presence.of(group, &named).await;
+    named.retain(|user| all.users.contains(user));
+    let users = named.iter().map(ToString::to_string).collect();
+    Ok(Answer::Presence(wire::Presence { online: all.online(), users }))
 }

@@ -1,7 +1,7 @@
 //! One client on one connection, from its handshake to its end.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
@@ -13,8 +13,8 @@ use super::{
     Shared,
     accept::Newcomer,
     control::{Control, End},
+    datagrams::Clearance,
     hello::{self, Greeting, Identity, NoSession},
-    pace::Pace,
     registry::Registered,
     stream::OpenStreams,
     violation::wire_code,
@@ -23,6 +23,7 @@ use crate::{
     config::AccessLimits,
     delivery::{Deliveries, Signal},
     group::Actor,
+    pace::Pace,
 };
 
 /// What a session is told by the node.
@@ -49,7 +50,7 @@ impl Order {
 }
 
 /// What its tasks share.
-pub(super) struct Session {
+pub(crate) struct Session {
     id: u64,
     device: DeviceId,
     is_admin: AtomicBool,
@@ -58,6 +59,7 @@ pub(super) struct Session {
     deliveries: Deliveries,
     orders: AtomicU8,
     ordered: Notify,
+    clearance: Mutex<Option<Clearance>>,
     /// How fast it may publish, over all its streams.
     pub(super) publish_pace: Pace,
     /// In milliseconds: an incarnation that is issued to it is of a later time.
@@ -89,6 +91,7 @@ impl Session {
             orders: AtomicU8::new(0),
             ordered: Notify::new(),
             incarnation_after_ms: AtomicU64::new(0),
+            clearance: Mutex::default(),
             publish_pace: Pace::new(limits, AccessLimits::publish_rate),
             request_pace: Pace::new(limits, AccessLimits::request_rate),
             open: OpenStreams::default(),
@@ -141,6 +144,15 @@ impl Session {
     /// Waits for an order. Cancellation safe.
     pub(super) async fn ordered(&self) {
         self.ordered.notified().await;
+    }
+
+    /// What was found out last about its datagrams.
+    pub(super) fn clearance(&self) -> Option<Clearance> {
+        *self.clearance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn clear(&self, clearance: Clearance) {
+        *self.clearance.lock().unwrap_or_else(PoisonError::into_inner) = Some(clearance);
     }
 
     /// Takes an order, if it was given.

@@ -9,15 +9,23 @@ use std::{
 use bytes::Bytes;
 use shoal_protocol::UserId;
 
+use crate::{coordination::NodeName, pace::Pace};
+
 /// One session's bell: which of its cursors are due. The list is bounded by the cursors, since a
 /// tail rings once and then not again until the session has read.
 #[derive(Debug)]
 pub struct Signal {
-    /// Whose session it is; none for a node that follows for its users.
-    user: Option<UserId>,
+    whose: Whose,
     /// What datagrams for the session leave on; none where there is nobody to see them.
     connection: Option<quinn::Connection>,
     state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum Whose {
+    User(UserId),
+    /// A node follows for its users, and is sent datagrams no faster than this.
+    Node(Box<(NodeName, Pace)>),
 }
 
 #[derive(Debug, Default)]
@@ -30,25 +38,37 @@ impl Signal {
     /// A bell without a connection.
     #[must_use]
     pub fn new(user: UserId) -> Self {
-        Self { user: Some(user), connection: None, state: Mutex::default() }
+        Self { whose: Whose::User(user), connection: None, state: Mutex::default() }
     }
 
-    /// The bell of another node.
-    #[must_use]
-    pub fn of_node() -> Self {
-        Self { user: None, connection: None, state: Mutex::default() }
+    /// The bell of another node, which is sent datagrams at this pace.
+    pub(crate) fn of_node(name: NodeName, connection: quinn::Connection, pace: Pace) -> Self {
+        let whose = Whose::Node(Box::new((name, pace)));
+        Self { whose, connection: Some(connection), state: Mutex::default() }
     }
 
     /// The bell of a session on `connection`.
     #[must_use]
     pub fn over(user: UserId, connection: quinn::Connection) -> Self {
-        Self { user: Some(user), connection: Some(connection), state: Mutex::default() }
+        Self { whose: Whose::User(user), connection: Some(connection), state: Mutex::default() }
     }
 
     /// Whose session it is; none for another node.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {
-        self.user.as_ref()
+        match &self.whose {
+            Whose::User(user) => Some(user),
+            Whose::Node(_) => None,
+        }
+    }
+
+    /// The node that follows for its users; none for a session.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeName> {
+        match &self.whose {
+            Whose::User(_) => None,
+            Whose::Node(node) => Some(&node.0),
+        }
     }
 
     /// The cursor is due.
@@ -96,12 +116,15 @@ impl Signal {
         into.append(&mut self.lock().due);
     }
 
-    /// Sends what may be lost; what does not fit is lost.
-    pub fn send_datagram(&self, datagram: Bytes) {
-        if let Some(connection) = &self.connection {
-            // A client without datagrams, or gone: then there is nobody who misses it.
-            let _ = connection.send_datagram(datagram);
-        }
+    /// Sends what may be lost, and what does not fit is. False where it certainly is: too much for a
+    /// node, a client without datagrams, or gone.
+    pub fn send_datagram(&self, datagram: Bytes) -> bool {
+        let may_send = match &self.whose {
+            Whose::User(_) => true,
+            Whose::Node(node) => node.1.check().is_ok(),
+        };
+        let connection = self.connection.as_ref().filter(|_| may_send);
+        connection.is_some_and(|connection| connection.send_datagram(datagram).is_ok())
     }
 
     /// Gives back memory that a burst took.

@@ -71,6 +71,8 @@ struct State {
     window: TailWindow<Held>,
     attached: Vec<Option<Attached>>,
     free: Vec<u32>,
+    /// So many of the attached are other nodes'.
+    nodes: usize,
 }
 
 /// The latest records of one group on this node, and who is to be told of the next.
@@ -89,7 +91,7 @@ impl Tail {
     #[must_use]
     pub fn new(group: GroupId, tail: Seq, limits: WindowLimits, budget: Arc<WindowBudget>) -> Self {
         let window = TailWindow::new(tail, limits);
-        let state = RwLock::new(State { window, attached: Vec::new(), free: Vec::new() });
+        let state = RwLock::new(State { window, attached: Vec::new(), free: Vec::new(), nodes: 0 });
         Self { group, redactions: AtomicU64::new(0), budget, state }
     }
 
@@ -112,10 +114,18 @@ impl Tail {
         state.attached.len() - state.free.len()
     }
 
+    /// How many of them are sessions', and not other nodes'.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        let state = self.read_state();
+        state.attached.len() - state.free.len() - state.nodes
+    }
+
     /// Attaches a session's cursor number `cursor`, which stands at `watermark`; rings at once if
     /// there is something for it.
     pub fn attach(&self, signal: Arc<Signal>, cursor: u32, watermark: Seq) -> Attachment {
         let mut state = self.write_state();
+        state.nodes += usize::from(signal.user().is_none());
         let attached = Attached { signal, cursor, rung: AtomicBool::new(false), until: None };
         if watermark != state.window.tail() {
             attached.ring();
@@ -136,7 +146,8 @@ impl Tail {
     /// Takes a cursor off.
     pub fn detach(&self, attachment: Attachment) {
         let mut state = self.write_state();
-        if state.attached[attachment.0 as usize].take().is_some() {
+        if let Some(attached) = state.attached[attachment.0 as usize].take() {
+            state.nodes -= usize::from(attached.signal.user().is_none());
             state.free.push(attachment.0);
         }
         if state.free.len() == state.attached.len() {
@@ -242,9 +253,10 @@ impl Tail {
         }
     }
 
-    /// Calls `visit` with the signal of everyone attached, for datagrams.
+    /// Calls `visit` with the signal of everyone attached whose membership has not ended, for datagrams.
     pub fn for_each_attached(&self, mut visit: impl FnMut(&Arc<Signal>)) {
-        for attached in self.read_state().attached.iter().flatten() {
+        let state = self.read_state();
+        for attached in state.attached.iter().flatten().filter(|attached| attached.until.is_none()) {
             visit(&attached.signal);
         }
     }

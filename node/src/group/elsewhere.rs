@@ -2,12 +2,18 @@
 //!
 //! Which one looks after what, and how it is reached, is another layer's business: `peer` knows.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use shoal_protocol::{GroupId, RecordFrame, Refusal, Seq, UserId, wire};
+use bytes::Bytes;
+use shoal_protocol::{RecordFrame, Refusal, UserId, wire};
 use tokio::sync::mpsc;
 
 use super::{Actor, Passage};
-use crate::coordination::{NodeName, Partition};
+use crate::{
+    coordination::{NodeName, Partition},
+    delivery::Tail,
+};
 
 /// Who looks after a partition: its homes and its sub-groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +47,19 @@ pub trait Elsewhere: Send + Sync + 'static {
     /// Has the home put a notice into a user's own sequence.
     async fn notify(&self, home: &NodeName, user: UserId, notice: wire::Notice) -> Result<(), Refusal>;
 
-    /// Follows a group from `watermark` on. Dropping the feed ends it.
-    fn follow(&self, home: &NodeName, group: GroupId, watermark: Seq) -> Feed;
+    /// Follows a group from where `tail` ends; datagrams from the home go to whoever is attached there.
+    /// Dropping the feed ends it.
+    fn follow(&self, home: &NodeName, tail: &Arc<Tail>) -> Feed;
+
+    /// Sends the home what may be lost, if a link is there.
+    fn signal(&self, home: &NodeName, datagram: Bytes);
+
+    /// Asks who follows a group, there or everywhere.
+    async fn attendance(
+        &self,
+        node: &NodeName,
+        asked: wire::GetAttendance,
+    ) -> Result<wire::Attendance, Refusal>;
 }
 
 /// A group's records as its home delivers them, in order, from a watermark on.

@@ -344,6 +344,16 @@ impl Groups {
         self.place(Partition::of(group)) == Place::Here
     }
 
+    /// Where the group's home is, as far as this node knows.
+    pub(crate) fn home(&self, group: GroupId) -> Place {
+        self.place(Partition::of(group))
+    }
+
+    /// Is there no other node?
+    pub(crate) fn is_alone(&self) -> bool {
+        self.0.elsewhere.is_none()
+    }
+
     /// Looks into the store whether another home has written what nobody here has heard of: one
     /// that was put in this node's place, or that believes it was.
     pub async fn look_for_other_homes(&self) {
@@ -363,7 +373,8 @@ impl Groups {
         self.0.elsewhere.as_ref().map_or(Place::Here, |elsewhere| elsewhere.0.place(partition))
     }
 
-    fn elsewhere(&self) -> &dyn Elsewhere {
+    /// The other nodes, for what one of them looks after.
+    pub(crate) fn elsewhere(&self) -> &dyn Elsewhere {
         &*self.0.elsewhere.as_ref().expect("a node alone is every group's home").0
     }
 

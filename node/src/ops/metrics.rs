@@ -57,10 +57,16 @@ metrics! {
     requests: Counter = Counter::default(),
     /// Requests refused, by code.
     requests_refused: RefusalCounter = RefusalCounter::default(),
-    /// Datagrams passed on.
+    /// Datagrams passed on to sessions here.
     datagrams_forwarded: Counter = Counter::default(),
     /// Datagrams dropped.
     datagrams_dropped: Counter = Counter::default(),
+    /// Datagrams sent to other nodes, for those who follow there.
+    peer_datagrams_sent: Counter = Counter::default(),
+    /// Datagrams received from other nodes.
+    peer_datagrams_received: Counter = Counter::default(),
+    /// Datagrams to or from other nodes dropped: too many, or of a group that this node is not asked for.
+    peer_datagrams_dropped: Counter = Counter::default(),
     /// Pages of the store fetched for cursors behind the window.
     pages_fetched: Counter = Counter::default(),
     /// Pages for cursors behind the window that were there already.

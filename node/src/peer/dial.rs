@@ -7,7 +7,11 @@ use shoal_certs::NODE_NAME;
 use tokio::{net::lookup_host, sync::watch};
 
 use super::framed::LinkError;
-use crate::coordination::{NodeName, Nodes};
+use crate::{
+    config::{AccessLimits, Current},
+    coordination::{NodeName, Nodes},
+    ops::Metrics,
+};
 
 /// Connects to nodes by their names.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(crate) struct Dialer {
     pub(crate) endpoint: Endpoint,
     pub(crate) tls: ClientConfig,
     pub(crate) nodes: watch::Receiver<Arc<Nodes>>,
+    pub(crate) limits: Current<AccessLimits>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Dialer {

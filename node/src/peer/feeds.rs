@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use quinn::RecvStream;
@@ -10,18 +10,32 @@ use shoal_protocol::{Code, GroupId, RecordFrame, Refusal, frame::FRAME_BYTES_MAX
 use tokio::sync::mpsc;
 
 use super::framed::{Frames, LinkError};
+use crate::delivery::Tail;
 
 /// Where a group's records are put.
 pub(super) type FeedSender = mpsc::Sender<Vec<RecordFrame>>;
 
 /// Who follows what over a link.
 #[derive(Debug, Default)]
-pub(super) struct Feeds(Mutex<BTreeMap<GroupId, FeedSender>>);
+pub(super) struct Feeds(Mutex<BTreeMap<GroupId, Followed>>);
+
+/// A group's records go to its worker, its datagrams to whoever is at its tail.
+#[derive(Debug)]
+struct Followed {
+    to: FeedSender,
+    tail: Weak<Tail>,
+}
 
 impl Feeds {
     /// A group is followed from now on; a feed that it had before has ended.
-    pub(super) fn put(&self, group: GroupId, to: FeedSender) {
-        self.lock().insert(group, to);
+    pub(super) fn put(&self, tail: &Arc<Tail>, to: FeedSender) {
+        self.lock().insert(tail.group(), Followed { to, tail: Arc::downgrade(tail) });
+    }
+
+    /// The tail of a group that is followed over this link.
+    pub(super) fn tail(&self, group: GroupId) -> Option<Arc<Tail>> {
+        let followed = self.lock();
+        followed.get(&group).filter(|followed| !followed.to.is_closed())?.tail.upgrade()
     }
 
     /// A group is followed no more.
@@ -31,7 +45,7 @@ impl Feeds {
 
     /// The groups that nobody here wants any more; they are forgotten.
     pub(super) fn sweep(&self) -> Vec<GroupId> {
-        self.lock().extract_if(.., |_, to| to.is_closed()).map(|(group, _)| group).collect()
+        self.lock().extract_if(.., |_, followed| followed.to.is_closed()).map(|(group, _)| group).collect()
     }
 
     /// Reads a delivery stream to its end, as fast as its group takes the records.
@@ -40,7 +54,7 @@ impl Feeds {
         let Some(open) = frames.next::<wire::DeliveryOpen>().await? else { return Ok(()) };
         let group = GroupId::from_wire(&open.group)
             .map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))?;
-        let Some(to) = self.lock().get(&group).cloned() else {
+        let Some(to) = self.lock().get(&group).map(|followed| followed.to.clone()) else {
             frames.stop();
             return Ok(());
         };
@@ -59,7 +73,7 @@ impl Feeds {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, FeedSender>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, Followed>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

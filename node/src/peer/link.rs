@@ -3,10 +3,9 @@
 
 use std::{array, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use quinn::{Connection, RecvStream};
-use shoal_protocol::{
-    Code, GroupId, Refusal, Seq, VERSION, VERSION_MIN, frame, frame::FRAME_BYTES_MAX, wire,
-};
+use shoal_protocol::{Code, GroupId, Refusal, VERSION, VERSION_MIN, frame, frame::FRAME_BYTES_MAX, wire};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -19,13 +18,17 @@ use super::{
     dial::Dialer,
     feeds::{FeedSender, Feeds},
     framed::{Frames, LinkError},
+    hints::{self, Hints},
     lane::{Lane, busy},
     outbox::Outbox,
     waiting::Waiting,
 };
 use crate::{
     coordination::{NodeName, Placed},
+    delivery::Tail,
     group::Passage,
+    pace::Pace,
+    presence::{self, Audience},
 };
 
 /// Publish lanes of a link: a lost packet holds up one of them.
@@ -44,7 +47,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub(super) enum Command {
     Publish(Passage),
     Request(wire::PeerRequest, oneshot::Sender<Answer>),
-    Follow { group: GroupId, watermark: Seq, to: FeedSender },
+    Follow { tail: Arc<Tail>, to: FeedSender },
 }
 
 pub(super) type Answer = Result<wire::peer_response::Body, Refusal>;
@@ -68,6 +71,7 @@ pub(super) async fn run(
     node: NodeName,
     placement: watch::Receiver<Arc<Placed>>,
     mut commands: mpsc::Receiver<Command>,
+    hints: Arc<Hints>,
 ) {
     let mut waiting = Waiting::new(placement);
     while let Some(command) = commands.recv().await {
@@ -80,8 +84,11 @@ pub(super) async fn run(
             };
             let error = match reached.unwrap_or(Err(LinkError::Silent(CONNECT_MAX))) {
                 Ok(mut link) => {
+                    hints.set(Some(link.connection.clone()));
                     waiting.drain().for_each(|command| link.obey(command));
-                    match link.serve(&mut commands).await {
+                    let served = link.serve(&mut commands).await;
+                    hints.set(None);
+                    match served {
                         Ok(()) => return,
                         Err(error) => link.close(error),
                     }
@@ -99,7 +106,7 @@ pub(super) async fn run(
     }
 }
 
-async fn connect(dialer: &Dialer, node: &NodeName) -> Result<Link, LinkError> {
+async fn connect(dialer: &Arc<Dialer>, node: &NodeName) -> Result<Link, LinkError> {
     let connection = dialer.dial(node).await?;
     let (send, recv) = connection.open_bi().await?;
     let (mut out, mut frames) = (Outbox::new(send), Frames::new(recv, FRAME_BYTES_MAX));
@@ -114,7 +121,7 @@ async fn connect(dialer: &Dialer, node: &NodeName) -> Result<Link, LinkError> {
     let welcome = frames.next::<wire::ToFollower>().await?.and_then(|frame| frame.body);
     match welcome {
         Some(ToFollower::Welcome(welcome)) if welcome.node == node.0 => {
-            Ok(Link::new(connection, out, frames))
+            Ok(Link::new(Arc::clone(dialer), connection, out, frames))
         }
         Some(ToFollower::Welcome(welcome)) => {
             let reason = format!("{} answers where {} should", welcome.node, node.0);
@@ -126,6 +133,7 @@ async fn connect(dialer: &Dialer, node: &NodeName) -> Result<Link, LinkError> {
 
 /// A connection whose other end has said welcome.
 struct Link {
+    dialer: Arc<Dialer>,
     connection: Connection,
     out: Outbox,
     frames: Frames,
@@ -134,17 +142,30 @@ struct Link {
     /// Its lanes and streams; they end with it.
     tasks: JoinSet<Result<(), LinkError>>,
     heard: Instant,
+    /// How fast the other node's datagrams are taken.
+    hint_pace: Pace,
 }
 
 impl Link {
-    fn new(connection: Connection, out: Outbox, frames: Frames) -> Self {
+    fn new(dialer: Arc<Dialer>, connection: Connection, out: Outbox, frames: Frames) -> Self {
         let mut tasks = JoinSet::new();
         let lanes = array::from_fn(|_| {
             let (lane, sending) = Lane::new();
             tasks.spawn(sending.run(connection.clone()));
             lane
         });
-        Self { connection, out, frames, feeds: Arc::default(), lanes, tasks, heard: Instant::now() }
+        let hint_pace = hints::pace(&dialer.limits);
+        Self {
+            dialer,
+            connection,
+            out,
+            frames,
+            feeds: Arc::default(),
+            lanes,
+            tasks,
+            heard: Instant::now(),
+            hint_pace,
+        }
     }
 
     /// Serves until nobody has a handle any more, or the link is lost.
@@ -164,6 +185,7 @@ impl Link {
                     None => return Ok(()),
                 },
                 Some(ended) = self.tasks.join_next() => ended.unwrap_or(Err(LinkError::Stream))?,
+                datagram = self.connection.read_datagram() => self.hand_down(&datagram?)?,
             }
         }
     }
@@ -204,12 +226,26 @@ impl Link {
             Command::Request(request, to) => {
                 drop(self.tasks.spawn(ask(self.connection.clone(), request, to)))
             }
-            Command::Follow { group, watermark, to } => {
-                self.feeds.put(group, to);
-                let from = Some(wire::follow::From::Watermark(watermark.get()));
-                self.tell(ToHome::Follow(wire::Follow { group: group.to_wire(), from }));
+            Command::Follow { tail, to } => {
+                self.feeds.put(&tail, to);
+                let from = Some(wire::follow::From::Watermark(tail.tail().get()));
+                self.tell(ToHome::Follow(wire::Follow { group: tail.group().to_wire(), from }));
             }
         }
+    }
+
+    /// A datagram from a home, for the sessions here.
+    fn hand_down(&self, datagram: &Bytes) -> Result<(), Refusal> {
+        let metrics = &self.dialer.metrics;
+        metrics.peer_datagrams_received.inc();
+        let group = presence::read(datagram)?.filter(|_| self.hint_pace.check().is_ok());
+        let Some(tail) = group.and_then(|group| self.feeds.tail(group)) else {
+            metrics.peer_datagrams_dropped.inc();
+            return Ok(());
+        };
+        let sessions_max = self.dialer.limits.load().signal_sessions_max;
+        presence::pass_on(&tail, datagram, None, Audience::Sessions, sessions_max, metrics);
+        Ok(())
     }
 
     fn read(&mut self, stream: RecvStream) {

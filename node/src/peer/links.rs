@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
-use shoal_protocol::{Code, GroupId, Refusal, Seq, UserId, wire};
+use bytes::Bytes;
+use shoal_protocol::{Code, Refusal, UserId, wire};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     oneshot, watch,
@@ -15,10 +16,12 @@ use wire::{peer_request::Body as Asked, peer_response::Body as Answered};
 
 use super::{
     dial::Dialer,
+    hints::Hints,
     link::{self, Command},
 };
 use crate::{
     coordination::{NodeName, Partition, Placed},
+    delivery::Tail,
     group::{Actor, Elsewhere, Feed, Passage, Place},
 };
 
@@ -30,7 +33,14 @@ const COMMANDS_MAX: usize = 4096;
 pub(crate) struct Links {
     dialer: Arc<Dialer>,
     placement: watch::Receiver<Arc<Placed>>,
-    links: Mutex<BTreeMap<NodeName, mpsc::Sender<Command>>>,
+    links: Mutex<BTreeMap<NodeName, Handle>>,
+}
+
+/// The way to one link.
+#[derive(Debug)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    hints: Arc<Hints>,
 }
 
 impl Links {
@@ -40,18 +50,27 @@ impl Links {
 
     /// Hands a command to the node's link, which is begun where there is none.
     fn send(&self, node: &NodeName, command: Command) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.lock();
         // One whose task has ended is begun anew.
-        links.retain(|_, commands| !commands.is_closed());
-        let commands = links.entry(node.clone()).or_insert_with(|| {
-            let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-            let (dialer, placement) = (Arc::clone(&self.dialer), self.placement.clone());
-            tokio::spawn(link::run(dialer, node.clone(), placement, receiver));
-            commands
-        });
-        if let Err(TrySendError::Full(command) | TrySendError::Closed(command)) = commands.try_send(command) {
+        links.retain(|_, link| !link.commands.is_closed());
+        let link = links.entry(node.clone()).or_insert_with(|| self.begin(node));
+        if let Err(TrySendError::Full(command) | TrySendError::Closed(command)) =
+            link.commands.try_send(command)
+        {
             command.refuse();
         }
+    }
+
+    fn begin(&self, node: &NodeName) -> Handle {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let hints = Arc::new(Hints::new(&self.dialer.limits));
+        let (dialer, placement) = (Arc::clone(&self.dialer), self.placement.clone());
+        tokio::spawn(link::run(dialer, node.clone(), placement, receiver, Arc::clone(&hints)));
+        Handle { commands, hints }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Handle>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, node: &NodeName, body: Asked) -> Result<Answered, Refusal> {
@@ -99,10 +118,30 @@ impl Elsewhere for Links {
         }
     }
 
-    fn follow(&self, home: &NodeName, group: GroupId, watermark: Seq) -> Feed {
+    fn follow(&self, home: &NodeName, tail: &Arc<Tail>) -> Feed {
         let (to, feed) = Feed::new();
-        self.send(home, Command::Follow { group, watermark, to });
+        self.send(home, Command::Follow { tail: Arc::clone(tail), to });
         feed
+    }
+
+    fn signal(&self, home: &NodeName, datagram: Bytes) {
+        let hints = self.lock().get(home).map(|link| Arc::clone(&link.hints));
+        let metrics = &self.dialer.metrics;
+        match hints.is_some_and(|hints| hints.send(datagram)) {
+            true => metrics.peer_datagrams_sent.inc(),
+            false => metrics.peer_datagrams_dropped.inc(),
+        }
+    }
+
+    async fn attendance(
+        &self,
+        node: &NodeName,
+        asked: wire::GetAttendance,
+    ) -> Result<wire::Attendance, Refusal> {
+        match self.ask(node, Asked::Attendance(asked)).await? {
+            Answered::Attendance(attendance) => Ok(attendance),
+            _ => Err(unfit()),
+        }
     }
 }
 

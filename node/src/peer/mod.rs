@@ -6,6 +6,7 @@
 //!             │  ── publish lanes ────────────────────►   │
 //!             │  ── requests ─────────────────────────►   │
 //!           feeds ◄─ delivery streams, one for a group ─ deliveries
+//!             │  ◄─ datagrams: who types ─────────────►   │
 //! ```
 //!
 //! It is the protocol of clients again, for a node that speaks for its users: the home gives a node
@@ -24,6 +25,8 @@ mod link;
 mod lane;
 
 mod feeds;
+
+mod hints;
 
 mod links;
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use shoal_protocol::{Code, GroupId, Refusal, Seq, UserId, frame, frame::FRAME_BYTES_MAX, negotiate, wire};
@@ -17,7 +18,7 @@ use wire::{
 use super::{
     BEAT, CONNECT_MAX, SILENCE,
     framed::{Frames, LinkError},
-    lane,
+    hints, lane,
     outbox::Outbox,
     transport::FEED_STREAMS_MAX,
 };
@@ -27,6 +28,8 @@ use crate::{
     delivery::{Deliveries, Pages, Signal},
     group::{Actor, Follow, Followed, From, Groups},
     ops::Metrics,
+    pace::Pace,
+    presence::{self, Audience, Presence},
 };
 
 /// Nodes that follow at the same time: more than a cluster has, and twice while links are renewed.
@@ -37,6 +40,7 @@ pub(crate) struct ServerParts {
     pub(crate) me: NodeName,
     pub(crate) cluster: String,
     pub(crate) groups: Groups,
+    pub(crate) presence: Presence,
     pub(crate) pages: Arc<Pages>,
     pub(crate) limits: Current<AccessLimits>,
     pub(crate) metrics: Arc<Metrics>,
@@ -53,6 +57,7 @@ struct Shared {
     me: NodeName,
     cluster: String,
     groups: Groups,
+    presence: Presence,
     pages: Arc<Pages>,
     limits: Current<AccessLimits>,
     metrics: Arc<Metrics>,
@@ -64,6 +69,7 @@ impl Server {
             me: parts.me,
             cluster: parts.cluster,
             groups: parts.groups,
+            presence: parts.presence,
             pages: parts.pages,
             limits: parts.limits,
             metrics: parts.metrics,
@@ -99,7 +105,9 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let greeted = timeout(CONNECT_MAX, async {
         let connection = incoming.await?;
         match greet(&shared, &connection).await {
-            Ok((node, out, frames)) => Ok((node, Session::new(shared, connection, out, frames))),
+            Ok((node, out, frames)) => {
+                Ok((node.clone(), Session::new(shared, node, connection, out, frames)))
+            }
             Err(error) => {
                 connection.close(error.wire_code(), error.to_string().as_bytes());
                 Err(error)
@@ -111,14 +119,14 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         Ok(Err(error)) => tracing::warn!(%error, "a node was not let in"),
         Ok(Ok((node, mut session))) => {
             if let Err(error) = session.run().await {
-                tracing::info!(node, %error, "a node follows no more");
+                tracing::info!(node = node.0, %error, "a node follows no more");
                 session.connection.close(error.wire_code(), error.to_string().as_bytes());
             }
         }
     }
 }
 
-async fn greet(shared: &Shared, connection: &Connection) -> Result<(String, Outbox, Frames), LinkError> {
+async fn greet(shared: &Shared, connection: &Connection) -> Result<(NodeName, Outbox, Frames), LinkError> {
     let (send, recv) = connection.accept_bi().await?;
     let (mut out, mut frames) = (Outbox::new(send), Frames::new(recv, FRAME_BYTES_MAX));
     let Some(ToHome::Hello(hello)) = frames.next::<wire::ToHome>().await?.and_then(|frame| frame.body) else {
@@ -131,7 +139,7 @@ async fn greet(shared: &Shared, connection: &Connection) -> Result<(String, Outb
     }
     let welcome = wire::PeerWelcome { version, node: shared.me.0.clone() };
     out.put(&wire::ToFollower { body: Some(ToFollower::Welcome(welcome)) });
-    Ok((hello.node, out, frames))
+    Ok((NodeName(hello.node), out, frames))
 }
 
 /// What became of a follow.
@@ -154,11 +162,13 @@ struct Session {
     follows: FuturesUnordered<BoxFuture<'static, Outcome>>,
     tasks: JoinSet<Result<(), LinkError>>,
     heard: Instant,
+    /// How fast the other node's datagrams are taken.
+    hint_pace: Pace,
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, connection: Connection, out: Outbox, frames: Frames) -> Self {
-        let signal = Arc::new(Signal::of_node());
+    fn new(shared: Arc<Shared>, node: NodeName, connection: Connection, out: Outbox, frames: Frames) -> Self {
+        let signal = Arc::new(Signal::of_node(node, connection.clone(), hints::pace(&shared.limits)));
         let deliveries = Deliveries::new(
             connection.clone(),
             Arc::clone(&signal),
@@ -170,6 +180,7 @@ impl Session {
         let mut tasks = JoinSet::new();
         let delivering = Arc::clone(&deliveries);
         tasks.spawn(async move { Err(delivering.run().await.into()) });
+        let hint_pace = hints::pace(&shared.limits);
         let (pending, follows) = (BTreeMap::new(), FuturesUnordered::new());
         Self {
             shared,
@@ -182,6 +193,7 @@ impl Session {
             follows,
             tasks,
             heard: Instant::now(),
+            hint_pace,
         }
     }
 
@@ -201,6 +213,7 @@ impl Session {
                 wrote = self.out.write(), if !self.out.is_empty() => wrote?,
                 stream = self.connection.accept_bi() => self.open(stream?),
                 Some(ended) = self.tasks.join_next() => ended.unwrap_or(Err(LinkError::Stream))?,
+                datagram = self.connection.read_datagram() => self.hand_out(&datagram?)?,
             }
         }
     }
@@ -274,6 +287,21 @@ impl Session {
         self.tell(body);
     }
 
+    /// A datagram of a session on the other node, for everybody who follows the home.
+    fn hand_out(&self, datagram: &Bytes) -> Result<(), Refusal> {
+        let Shared { groups, limits, metrics, .. } = &*self.shared;
+        metrics.peer_datagrams_received.inc();
+        let group = presence::read(datagram)?.filter(|_| self.hint_pace.check().is_ok());
+        let Some(tail) = group.filter(|group| groups.is_home(*group)).and_then(|group| groups.tail(group))
+        else {
+            metrics.peer_datagrams_dropped.inc();
+            return Ok(());
+        };
+        let (from, sessions_max) = (Some(&self.signal), limits.load().signal_sessions_max);
+        presence::pass_on(&tail, datagram, from, Audience::Everybody, sessions_max, metrics);
+        Ok(())
+    }
+
     fn tell_ended(&mut self) {
         for (group, _) in self.deliveries.take_ended() {
             let why = Some(lane::not_home().into());
@@ -293,9 +321,9 @@ impl Session {
     }
 
     fn open(&mut self, (send, recv): (SendStream, RecvStream)) {
-        let groups = self.shared.groups.clone();
+        let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            match stream(&groups, send, Frames::new(recv, FRAME_BYTES_MAX)).await {
+            match stream(&shared, send, Frames::new(recv, FRAME_BYTES_MAX)).await {
                 Err(LinkError::Stream) => Ok(()),
                 ended => ended,
             }
@@ -308,11 +336,11 @@ impl Session {
 }
 
 /// Serves a stream for what its first frame says it is.
-async fn stream(groups: &Groups, mut send: SendStream, mut frames: Frames) -> Result<(), LinkError> {
+async fn stream(shared: &Shared, mut send: SendStream, mut frames: Frames) -> Result<(), LinkError> {
     match frames.next::<wire::PeerStreamOpen>().await?.and_then(|open| open.body) {
-        Some(Opened::Publish(_)) => lane::serve(groups, send, frames).await,
+        Some(Opened::Publish(_)) => lane::serve(&shared.groups, send, frames).await,
         Some(Opened::Request(request)) => {
-            let body = match answer(groups, request).await {
+            let body = match answer(shared, request).await {
                 Ok(body) => body,
                 Err(why) => Answered::Failure(why.into()),
             };
@@ -325,7 +353,8 @@ async fn stream(groups: &Groups, mut send: SendStream, mut frames: Frames) -> Re
     }
 }
 
-async fn answer(groups: &Groups, request: wire::PeerRequest) -> Result<Answered, Refusal> {
+async fn answer(shared: &Shared, request: wire::PeerRequest) -> Result<Answered, Refusal> {
+    let groups = &shared.groups;
     let bad = |reason: &str| Refusal::new(Code::BadRequest, reason);
     let user = |name: String| UserId::new(name).map_err(|error| bad(&error.to_string()));
     match request.body {
@@ -345,10 +374,11 @@ async fn answer(groups: &Groups, request: wire::PeerRequest) -> Result<Answered,
             groups.notify(&user, notice).await?;
             Ok(Answered::Done(wire::Done {}))
         }
+        Some(Asked::Attendance(asked)) => Ok(Answered::Attendance(shared.presence.answer(asked).await?)),
         None => Err(bad("a request says what it wants")),
     }
 }
 
-fn group_of(group: &bytes::Bytes) -> Result<GroupId, Refusal> {
+fn group_of(group: &Bytes) -> Result<GroupId, Refusal> {
     GroupId::from_wire(group).map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
 }

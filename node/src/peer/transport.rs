@@ -26,6 +26,8 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub(super) const FEED_STREAMS_MAX: u32 = 1024;
 /// The control stream, the lanes, and requests under way.
 const STREAMS_MAX: u32 = 1024;
+/// Datagrams that wait, each way; older ones make room.
+const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// Links are given up long before, by their beats.
 const IDLE_TIMEOUT_MS: u32 = 10_000;
 /// Handshakes at once: there are as many nodes.
@@ -63,7 +65,8 @@ fn transport() -> TransportConfig {
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .keep_alive_interval(None::<Duration>)
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAM_BYTES_MAX)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))));
     transport
 }

@@ -5,6 +5,8 @@
 
 mod draining;
 
+mod presence;
+
 mod roles;
 
 mod two_homes;

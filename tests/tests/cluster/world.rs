@@ -216,6 +216,16 @@ impl World {
         self.nodes[node].node.local_addresses().unwrap()[0].to_string()
     }
 
+    /// Where other nodes reach it.
+    pub(crate) fn peer_address(&self, node: &str) -> String {
+        self.coordination.nodes().borrow()[&named(node)].peer_addresses[0].clone()
+    }
+
+    /// What another node shows and asks for.
+    pub(crate) fn peer_tls(&self) -> rustls::ClientConfig {
+        shoal_certs::peer_client_config(&self.keys.identity().unwrap())
+    }
+
     pub(crate) async fn client(&self, user: &str, node: &str) -> Client {
         Client::connect(self.config(user, node, false)).await.unwrap()
     }

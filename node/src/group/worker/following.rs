@@ -148,7 +148,7 @@ impl Worker {
         let is_needed = tail.attached() > 0 || self.owner.is_some() || !self.parked.is_empty();
         if following.feed.is_none() && following.again.is_none() && is_needed {
             let elsewhere = self.groups.elsewhere();
-            following.feed = Some(elsewhere.follow(&following.home, self.group, tail.tail()));
+            following.feed = Some(elsewhere.follow(&following.home, tail));
         }
     }
 

@@ -1,4 +1,4 @@
-//! How fast a session may do something, on tokio's clock, which a simulation moves.
+//! How fast something may be done, on tokio's clock, which a simulation moves.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<N
 
 /// A rate with a burst: the one that holds when it is asked.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     limits: Current<AccessLimits>,
     of: fn(&AccessLimits) -> Rate,
     limiter: ArcSwap<(Rate, Limiter)>,
@@ -39,13 +39,13 @@ pub(super) struct Pace {
 
 impl Pace {
     /// At the rate that `of` finds in the limits.
-    pub(super) fn new(limits: &Current<AccessLimits>, of: fn(&AccessLimits) -> Rate) -> Self {
+    pub(crate) fn new(limits: &Current<AccessLimits>, of: fn(&AccessLimits) -> Rate) -> Self {
         let limiter = ArcSwap::from_pointee(limiter(of(&limits.load())));
         Self { limits: limits.clone(), of, limiter }
     }
 
     /// Now, or not before this moment.
-    pub(super) fn check(&self) -> Result<(), Instant> {
+    pub(crate) fn check(&self) -> Result<(), Instant> {
         let rate = (self.of)(&self.limits.load());
         if self.limiter.load().0 != rate {
             self.limiter.store(Arc::new(limiter(rate)));
@@ -60,7 +60,7 @@ impl Pace {
     }
 
     /// Waits until it may.
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         while let Err(until) = self.check() {
             tokio::time::sleep_until(until).await;
         }
