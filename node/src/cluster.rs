@@ -59,6 +59,7 @@ pub(crate) struct Cluster {
     server: Server,
     tasks: JoinSet<()>,
     acts_by: watch::Receiver<u64>,
+    links: Arc<Links>,
     others: Arc<Others>,
 }
 
@@ -106,7 +107,7 @@ impl Joining {
         limits: Current<AccessLimits>,
         metrics: Arc<Metrics>,
     ) -> Cluster {
-        let Self { parts, me, endpoint, others, .. } = self;
+        let Self { parts, me, endpoint, links, others } = self;
         let (acting, acts_by) = watch::channel(0);
         let placement = FollowPlacement { me: me.clone(), groups: groups.clone(), acting };
         let server = ServerParts {
@@ -121,7 +122,7 @@ impl Joining {
         let mut tasks = JoinSet::new();
         tasks.spawn(placement.run(parts.coordination.placement()));
         tasks.spawn(look_for_other_homes(groups.clone()));
-        Cluster { server: Server::start(server, endpoint), tasks, acts_by, others }
+        Cluster { server: Server::start(server, endpoint), tasks, acts_by, links, others }
     }
 }
 
@@ -129,6 +130,11 @@ impl Cluster {
     /// The version of the placement that changed something for this node last and by which it acts.
     pub(crate) fn acts_by(&self) -> watch::Receiver<u64> {
         self.acts_by.clone()
+    }
+
+    /// The most records of one group that its home elsewhere has and has not sent here.
+    pub(crate) fn behind(&self) -> u64 {
+        self.links.behind()
     }
 
     /// Has the other nodes take over, `sessions` and all, unless nobody could.

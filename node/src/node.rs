@@ -184,7 +184,9 @@ impl Node {
             groups: self.groups.awake() as u64,
             committed: self.metrics.committed.get(),
             received: self.metrics.received.get(),
-            lag_ms: u64::try_from(self.metrics.received_lag_ms.get()).unwrap_or_default(),
+            lag_ms: self.metrics.received_lag_ms.get(),
+            lag_records: self.cluster.as_ref().map_or(0, Cluster::behind),
+            fed: self.metrics.fed.get(),
             placement: self.acts_by().map_or(0, |version| *version.borrow()),
             is_draining: self.access.is_draining(),
         }
@@ -200,9 +202,11 @@ impl Node {
             tokio::select! {
                 biased;
                 () = changed(&mut acts_by) => {}
-                _ = pulse.tick() => {}
+                _ = pulse.tick() => self.metrics.received_lag_ms.turn(),
             }
-            registration.report(self.load());
+            let load = self.load();
+            self.metrics.received_lag_records.set(i64::try_from(load.lag_records).unwrap_or(i64::MAX));
+            registration.report(load);
         }
     }
 

@@ -27,10 +27,10 @@ pub(super) fn status(shared: &Shared, session: &Session) -> Result<Answer, Refus
 }
 
 /// All nodes; of a node alone, itself.
-pub(super) fn cluster(shared: &Shared, session: &Session) -> Result<Answer, Refusal> {
+pub(super) async fn cluster(shared: &Shared, session: &Session) -> Result<Answer, Refusal> {
     check(session)?;
     Ok(Answer::Cluster(match &shared.others {
-        Some(others) => others.state(),
+        Some(others) => others.state().await,
         None => alone(shared),
     }))
 }

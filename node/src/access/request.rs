@@ -38,7 +38,7 @@ async fn answer(shared: &Shared, session: &Session, request: wire::Request) -> R
         }
         Some(Asked::Presence(presence)) => self::presence(shared, session, &presence).await,
         Some(Asked::Status(_)) => administration::status(shared, session),
-        Some(Asked::Cluster(_)) => administration::cluster(shared, session),
+        Some(Asked::Cluster(_)) => administration::cluster(shared, session).await,
         Some(Asked::Drain(asked)) => administration::drain(shared, session, asked).await,
         Some(Asked::Config(asked)) => administration::config(shared, session, asked).await,
         Some(Asked::SetConfig(asked)) => administration::set_config(shared, session, asked).await,

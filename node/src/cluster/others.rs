@@ -19,6 +19,9 @@ const ADDRESSES_MAX: usize = 4;
 /// How long to wait after coordination did not answer.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// How long coordination may take to say what leases there are; then it is not told.
+const LEASES_MAX: Duration = Duration::from_secs(1);
+
 /// How often a node that is to be emptied looks whether others take its clients.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -59,7 +62,9 @@ impl Others {
     }
 
     /// Everything about all nodes.
-    pub(crate) fn state(&self) -> wire::Cluster {
+    pub(crate) async fn state(&self) -> wire::Cluster {
+        let leases = timeout(LEASES_MAX, self.coordination.leases()).await;
+        let leases = leases.ok().and_then(Result::ok).unwrap_or_default();
         let placed = self.coordination.placement().borrow().clone();
         let leader = self.coordination.leader().borrow().clone();
         let nodes = self.nodes();
@@ -69,12 +74,15 @@ impl Others {
         let node = |name: NodeName| {
             let is_draining = self.drains.contains(&name);
             let gone = || gone(&name);
-            describe(
+            let lease = leases.get(&name).map(Duration::as_millis);
+            let described = describe(
                 nodes.get(&name).unwrap_or(&gone()),
                 is_draining,
                 nodes.contains_key(&name),
                 placed.placement.held(&name),
-            )
+            );
+            let lease_ms = lease.and_then(|left| u64::try_from(left).ok());
+            wire::ClusterNode { lease_ms, ..described }
         };
         wire::Cluster {
             nodes: names.into_iter().map(node).collect(),
@@ -232,6 +240,9 @@ pub(crate) fn describe(
         committed: load.committed,
         received: load.received,
         lag_ms: load.lag_ms,
+        lag_records: load.lag_records,
+        fed: load.fed,
+        lease_ms: None,
         placement: load.placement,
     }
 }

@@ -17,7 +17,7 @@ mod etcd;
 #[cfg(test)]
 mod conformance;
 
-use std::{collections::BTreeMap, future::pending, sync::Arc};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -113,8 +113,12 @@ pub struct Load {
     pub committed: u64,
     /// Records received from homes on other nodes since it started: one copy each.
     pub received: u64,
-    /// The age of the latest of these when it came, in milliseconds, by two nodes' clocks.
+    /// The age of the oldest of these when it came, of late, in milliseconds, by two nodes' clocks.
     pub lag_ms: u64,
+    /// The most records of one group that a home elsewhere has and has not sent here.
+    pub lag_records: u64,
+    /// Records fed to other nodes since it started: one copy for each that follows.
+    pub fed: u64,
     /// The latest version of the placement that changed something for this node and by which it acts.
     pub placement: u64,
     /// It lets its sessions go and takes no new ones.
@@ -193,6 +197,12 @@ pub trait Coordination: Send + Sync + 'static {
 
     /// The nodes that live.
     fn nodes(&self) -> watch::Receiver<Arc<Nodes>>;
+
+    /// How much longer each node's lease lasts if it is not prolonged; of no node where leases do not
+    /// run out.
+    async fn leases(&self) -> Result<BTreeMap<NodeName, Duration>, CoordinationError> {
+        Ok(BTreeMap::new())
+    }
 
     /// Who looks after what.
     fn placement(&self) -> watch::Receiver<Arc<Placed>>;

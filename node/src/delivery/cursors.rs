@@ -106,6 +106,12 @@ impl Cursors {
         self.search(group).ok().map(|at| self.by_group[at])
     }
 
+    /// The most records by which one of them is behind its tail; those that wait for it have read all.
+    pub(super) fn behind(&self) -> u64 {
+        let late = self.slots.iter().flatten().filter(|cursor| cursor.waits != Waits::Ring);
+        late.map(|cursor| cursor.tail.tail().since(cursor.watermark)).max().unwrap_or_default()
+    }
+
     /// Gives back memory of those that went.
     pub(super) fn shrink(&mut self) {
         if self.by_group.is_empty() && self.free.len() == self.slots.len() {

@@ -186,6 +186,12 @@ impl Deliveries {
         state.cursors.get(state.cursors.find(group)?).map(|cursor| cursor.watermark)
     }
 
+    /// The most records by which one of the cursors is behind its tail.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        self.lock().cursors.behind()
+    }
+
     /// Waits until [`Self::take_ended`] has something. Cancellation safe.
     pub async fn ended(&self) {
         self.ended.notified().await;
@@ -321,6 +327,9 @@ impl Deliveries {
             state.ready.push_back(number);
         }
         self.metrics.delivered.add(records);
+        if self.signal.user().is_none() {
+            self.metrics.fed.add(records);
+        }
         self.metrics.delivered_bytes.add(bytes as u64);
         Ok(())
     }

@@ -57,6 +57,44 @@ impl EncodeMetric for Counter {
     }
 }
 
+/// The greatest of what was observed of late: since the turn before the last. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Peak(Arc<Peaks>);
+
+#[derive(Debug, Default)]
+struct Peaks {
+    now: AtomicU64,
+    before: AtomicU64,
+}
+
+impl Peak {
+    /// Observes a value.
+    pub fn observe(&self, value: u64) {
+        self.0.now.fetch_max(value, Relaxed);
+    }
+
+    /// Begins anew: what was before the last turn is forgotten. Whoever reports calls it each second.
+    pub fn turn(&self) {
+        self.0.before.store(self.0.now.swap(0, Relaxed), Relaxed);
+    }
+
+    /// The greatest.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.now.load(Relaxed).max(self.0.before.load(Relaxed))
+    }
+}
+
+impl EncodeMetric for Peak {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.encode_gauge(&self.get())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
 /// How many observations fell between which bounds. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Buckets>);
@@ -198,6 +236,20 @@ mod tests {
             }
         });
         assert_eq!(counter.get(), 2 * STRIPES as u64 * 1000);
+    }
+
+    #[test]
+    fn a_peak_is_forgotten_after_two_turns() {
+        let peak = Peak::default();
+        let mut seen = Vec::new();
+        for value in [9, 3, 1] {
+            peak.observe(value);
+            seen.push(peak.get());
+            peak.turn();
+        }
+        peak.turn();
+        seen.push(peak.get());
+        assert_eq!(seen, [9, 9, 3, 0]);
     }
 
     #[test]

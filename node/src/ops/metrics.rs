@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::{encoding::text, registry::Registry};
 
-use super::{Counter, Gauge, Histogram, RefusalCounter, process::Process};
+use super::{Counter, Gauge, Histogram, Peak, RefusalCounter, process::Process};
 
 /// Declares the struct and its registration at once: a field's first line of documentation is its
 /// help text, its name (with `shoal_` before it, and `_total` after a counter's) that of the metric.
@@ -91,8 +91,12 @@ metrics! {
     batch_records: Histogram = Histogram::sizes(),
     /// Records received from homes on other nodes.
     received: Counter = Counter::default(),
-    /// Milliseconds from the record that came last from another node being numbered to its arrival.
-    received_lag_ms: Gauge = Gauge::default(),
+    /// Milliseconds from a record being numbered on another node to its arrival, the longest of late.
+    received_lag_ms: Peak = Peak::default(),
+    /// Records that a home elsewhere has and has not sent here, the most of one group.
+    received_lag_records: Gauge = Gauge::default(),
+    /// Records fed to other nodes: one copy for each that follows.
+    fed: Counter = Counter::default(),
     /// Appends refused because another home has taken over.
     fenced: Counter = Counter::default(),
     /// Watermarks seen above their group's tail: the sequence went back. Look at once.

@@ -9,6 +9,6 @@ mod process;
 mod http;
 
 pub use http::{Probe, serve};
-pub use instrument::{Counter, Histogram, RefusalCounter};
+pub use instrument::{Counter, Histogram, Peak, RefusalCounter};
 pub use metrics::Metrics;
 pub use prometheus_client::metrics::gauge::Gauge;

@@ -1,7 +1,14 @@
 //! A node's link to a home: it dials, follows groups, carries messages and requests, and is dialled
 //! again when it is lost.
 
-use std::{array, sync::Arc, time::Duration};
+use std::{
+    array,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream};
@@ -72,6 +79,7 @@ pub(super) async fn run(
     placement: watch::Receiver<Arc<Placed>>,
     mut commands: mpsc::Receiver<Command>,
     hints: Arc<Hints>,
+    behind: Arc<AtomicU64>,
 ) {
     let mut waiting = Waiting::new(placement);
     while let Some(command) = commands.recv().await {
@@ -79,7 +87,7 @@ pub(super) async fn run(
         while !waiting.is_empty() {
             let reached = tokio::select! {
                 biased;
-                reached = timeout(CONNECT_MAX, connect(&dialer, &node)) => reached,
+                reached = timeout(CONNECT_MAX, connect(&dialer, &node, &behind)) => reached,
                 () = waiting.take(&mut commands) => return,
             };
             let error = match reached.unwrap_or(Err(LinkError::Silent(CONNECT_MAX))) {
@@ -88,6 +96,7 @@ pub(super) async fn run(
                     waiting.drain().for_each(|command| link.obey(command));
                     let served = link.serve(&mut commands).await;
                     hints.set(None);
+                    behind.store(0, Relaxed);
                     match served {
                         Ok(()) => return,
                         Err(error) => link.close(error),
@@ -106,7 +115,7 @@ pub(super) async fn run(
     }
 }
 
-async fn connect(dialer: &Arc<Dialer>, node: &NodeName) -> Result<Link, LinkError> {
+async fn connect(dialer: &Arc<Dialer>, node: &NodeName, behind: &Arc<AtomicU64>) -> Result<Link, LinkError> {
     let connection = dialer.dial(node).await?;
     let (send, recv) = connection.open_bi().await?;
     let (mut out, mut frames) = (Outbox::new(send), Frames::new(recv, FRAME_BYTES_MAX));
@@ -121,7 +130,7 @@ async fn connect(dialer: &Arc<Dialer>, node: &NodeName) -> Result<Link, LinkErro
     let welcome = frames.next::<wire::ToFollower>().await?.and_then(|frame| frame.body);
     match welcome {
         Some(ToFollower::Welcome(welcome)) if welcome.node == node.0 => {
-            Ok(Link::new(Arc::clone(dialer), connection, out, frames))
+            Ok(Link::new(Arc::clone(dialer), Arc::clone(behind), connection, out, frames))
         }
         Some(ToFollower::Welcome(welcome)) => {
             let reason = format!("{} answers where {} should", welcome.node, node.0);
@@ -134,6 +143,8 @@ async fn connect(dialer: &Arc<Dialer>, node: &NodeName) -> Result<Link, LinkErro
 /// A connection whose other end has said welcome.
 struct Link {
     dialer: Arc<Dialer>,
+    /// The most records of one group that the home has and has not sent.
+    behind: Arc<AtomicU64>,
     connection: Connection,
     out: Outbox,
     frames: Frames,
@@ -147,7 +158,13 @@ struct Link {
 }
 
 impl Link {
-    fn new(dialer: Arc<Dialer>, connection: Connection, out: Outbox, frames: Frames) -> Self {
+    fn new(
+        dialer: Arc<Dialer>,
+        behind: Arc<AtomicU64>,
+        connection: Connection,
+        out: Outbox,
+        frames: Frames,
+    ) -> Self {
         let mut tasks = JoinSet::new();
         let lanes = array::from_fn(|_| {
             let (lane, sending) = Lane::new();
@@ -157,6 +174,7 @@ impl Link {
         let hint_pace = hints::pace(&dialer.limits);
         Self {
             dialer,
+            behind,
             connection,
             out,
             frames,
@@ -198,10 +216,14 @@ impl Link {
 
     fn take(&mut self, frame: wire::ToFollower) {
         self.heard = Instant::now();
-        if let Some(ToFollower::FollowEnded(ended)) = frame.body
-            && let Ok(group) = GroupId::from_wire(&ended.group)
-        {
-            self.feeds.remove(group);
+        match frame.body {
+            Some(ToFollower::Beat(beat)) => self.behind.store(beat.behind, Relaxed),
+            Some(ToFollower::FollowEnded(ended)) => {
+                if let Ok(group) = GroupId::from_wire(&ended.group) {
+                    self.feeds.remove(group);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -209,7 +231,7 @@ impl Link {
         if self.heard.elapsed() > SILENCE {
             return Err(LinkError::Silent(SILENCE));
         }
-        self.tell(ToHome::Beat(wire::Beat {}));
+        self.tell(ToHome::Beat(wire::Beat::default()));
         for group in self.feeds.sweep() {
             self.tell(ToHome::Unfollow(wire::Unfollow { group: group.to_wire() }));
         }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use async_trait::async_trait;
@@ -41,6 +44,8 @@ pub(crate) struct Links {
 struct Handle {
     commands: mpsc::Sender<Command>,
     hints: Arc<Hints>,
+    /// The most records of one group that the node has and has not sent.
+    behind: Arc<AtomicU64>,
 }
 
 impl Links {
@@ -61,12 +66,24 @@ impl Links {
         }
     }
 
+    /// The most records of one group that its home elsewhere has and has not sent here.
+    pub(crate) fn behind(&self) -> u64 {
+        self.lock().values().map(|link| link.behind.load(Relaxed)).max().unwrap_or_default()
+    }
+
     fn begin(&self, node: &NodeName) -> Handle {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let hints = Arc::new(Hints::new(&self.dialer.limits));
+        let (hints, behind) = (Arc::new(Hints::new(&self.dialer.limits)), Arc::default());
         let (dialer, placement) = (Arc::clone(&self.dialer), self.placement.clone());
-        tokio::spawn(link::run(dialer, node.clone(), placement, receiver, Arc::clone(&hints)));
-        Handle { commands, hints }
+        tokio::spawn(link::run(
+            dialer,
+            node.clone(),
+            placement,
+            receiver,
+            Arc::clone(&hints),
+            Arc::clone(&behind),
+        ));
+        Handle { commands, hints, behind }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Handle>> {

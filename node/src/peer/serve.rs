@@ -316,7 +316,8 @@ impl Session {
         if self.heard.elapsed() > SILENCE {
             return Err(LinkError::Silent(SILENCE));
         }
-        self.tell(ToFollower::Beat(wire::Beat {}));
+        let behind = self.deliveries.behind();
+        self.tell(ToFollower::Beat(wire::Beat { behind }));
         Ok(())
     }
 

@@ -5,9 +5,13 @@
 
 mod draining;
 
+mod link;
+
 mod presence;
 
 mod roles;
+
+mod status;
 
 mod two_homes;
 

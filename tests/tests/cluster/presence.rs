@@ -1,17 +1,18 @@
 //! Who types and who is there, across nodes: seen by members on all of them, once, and never by too many.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use quinn::{Connection, Endpoint, crypto::rustls::QuicClientConfig};
 use shoal_client::{Client, Code, Follow, GroupId, Signal, SignalKind, Signals, Start, UserId, wire};
 use shoal_node::{
     clock::{Clock, SystemClock},
     config::Limits,
 };
-use shoal_protocol::{VERSION, frame};
 use tokio::time::{sleep, timeout};
 
-use crate::world::{PATIENCE, World, hear, until, user};
+use crate::{
+    link::Link,
+    world::{PATIENCE, World, hear, until, user},
+};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -202,25 +203,6 @@ async fn no_more_than_a_session_may_send_is_seen_on_any_node() {
     assert!(dropped >= 30, "{dropped}");
 }
 
-/// A link as another node would have it.
-async fn link(world: &World, node: &str) -> (Connection, impl Sized) {
-    let quic = QuicClientConfig::try_from(world.peer_tls()).unwrap();
-    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let config = quinn::ClientConfig::new(Arc::new(quic));
-    let address = world.peer_address(node).parse().unwrap();
-    let connection = endpoint.connect_with(config, address, shoal_certs::NODE_NAME).unwrap().await.unwrap();
-    let (mut send, recv) = connection.open_bi().await.unwrap();
-    let hello = wire::PeerHello {
-        version_min: VERSION,
-        version_max: VERSION,
-        node: "x".into(),
-        cluster: "test".into(),
-    };
-    let body = Some(wire::to_home::Body::Hello(hello));
-    send.write_chunk(frame::encode(&wire::ToHome { body })).await.unwrap();
-    (connection, (endpoint, send, recv))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nodes_nonsense_ends_its_link_and_what_this_one_is_not_asked_for_is_dropped() {
     let world = World::new(&["a", "b"]).await;
@@ -231,7 +213,8 @@ async fn a_nodes_nonsense_ends_its_link_and_what_this_one_is_not_asked_for_is_dr
     let hint = |group: GroupId| wire::Signal { group: group.to_wire(), user: "eve".into(), what };
     let to_home_elsewhere = hint(group);
     let to_nobody = hint(GroupId::named("unheard of"));
-    let (connection, _kept_open) = link(&world, "b").await;
+    let link = Link::to(&world, "b").await;
+    let connection = &link.connection;
     let dropped = || world.nodes["b"].metrics.peer_datagrams_dropped.get();
     for signal in [to_home_elsewhere, to_nobody] {
         let before = dropped();

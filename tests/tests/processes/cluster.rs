@@ -43,7 +43,10 @@ impl Cluster {
         loop {
             let cluster = self.nodes[0].command(&["node", "list"]);
             let nodes = cluster["nodes"].as_array().unwrap();
+            let has_lease =
+                |node: &serde_json::Value| (1..=3_000).contains(&node["lease_ms"].as_u64().unwrap());
             if nodes.len() == self.nodes.len() && nodes.iter().all(|node| share(node) >= 341) {
+                assert!(nodes.iter().all(has_lease), "each lasts three seconds: {cluster}");
                 println!("settled after {:?}", begun.elapsed());
                 return;
             }

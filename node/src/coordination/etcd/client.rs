@@ -15,10 +15,10 @@ use tracing::debug;
 use super::{
     EtcdOptions, EtcdTls,
     api::{
-        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest,
-        RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse,
-        kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient,
-        watch_request::RequestUnion,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseRevokeRequest,
+        LeaseTimeToLiveRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest,
+        WatchRequest, WatchResponse, kv_client::KvClient, lease_client::LeaseClient,
+        watch_client::WatchClient, watch_request::RequestUnion,
     },
 };
 use crate::coordination::CoordinationError;
@@ -107,6 +107,13 @@ impl Client {
             .await?;
         let answer = timeout(self.patience, answers.message()).await.map_err(|_| silent())??;
         Ok(answer.is_some_and(|answer| answer.ttl > 0))
+    }
+
+    /// How much longer a lease lasts, in whole seconds; none where there is no such lease.
+    pub(super) async fn time_to_live(&self, id: i64) -> Result<Option<Duration>, Status> {
+        let request = LeaseTimeToLiveRequest { id };
+        let asked = self.ask(|channel| async { LeaseClient::new(channel).lease_time_to_live(request).await });
+        Ok(u64::try_from(asked.await?.ttl).ok().map(Duration::from_secs))
     }
 
     /// Ends a lease and what goes with it.

@@ -48,15 +48,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
 };
 
 use super::{
-    Coordination, CoordinationError, Leadership, NodeRecord, Nodes, Placed, Placement, Refused, Registration,
-    checked, checked_value,
+    Coordination, CoordinationError, Leadership, NodeName, NodeRecord, Nodes, Placed, Placement, Refused,
+    Registration, checked, checked_value,
 };
 use crate::store::Setting;
 use api::{RangeRequest, RequestOp, TxnRequest, TxnResponse, created_in, delete, get, put, version_is};
@@ -199,6 +199,18 @@ impl Coordination for Etcd {
         }
         let placed = answer.read(0).map(views::placed).transpose()?.unwrap_or_default();
         Ok(Err(Refused::Moved(Arc::new(placed))))
+    }
+
+    async fn leases(&self) -> Result<BTreeMap<NodeName, Duration>, CoordinationError> {
+        let prefix = self.keys.nodes();
+        let range_end = keys::end_of(&prefix).into();
+        let range = RangeRequest { key: prefix.clone().into(), range_end, ..RangeRequest::default() };
+        let nodes = self.client.range(range).await?.kvs;
+        let left = try_join_all(nodes.iter().map(|node| self.client.time_to_live(node.lease))).await?;
+        let name = |key: &[u8]| String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+        let named =
+            nodes.iter().zip(left).filter_map(|(node, left)| Some((NodeName(name(&node.key)), left?)));
+        Ok(named.collect())
     }
 
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError> {

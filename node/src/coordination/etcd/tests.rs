@@ -65,6 +65,18 @@ async fn it_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn it_says_how_much_longer_leases_last() {
+    let etcd = open().await;
+    let registered = etcd.register(node("a")).await.unwrap();
+    let leases = etcd.leases().await.unwrap();
+    assert_eq!(leases.keys().collect::<Vec<_>>(), [&named("a")]);
+    assert!(leases[&named("a")] <= LEASE, "{leases:?}");
+    drop(registered);
+    until(&mut etcd.nodes(), |nodes| nodes.is_empty()).await;
+    assert!(etcd.leases().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn what_one_node_writes_another_sees() {
     let (endpoint, cluster) = (shared_etcd(), cluster());
     let (one, two) = (open_at(&[&endpoint], &cluster).await, open_at(&[&endpoint], &cluster).await);

@@ -251,7 +251,7 @@ impl Worker {
     /// How long it was on its way, by the clocks of two nodes.
     fn note_lag(&self, time_ms: u64) {
         let lag = self.groups.now().wall_ms.saturating_sub(time_ms);
-        self.groups.metrics().received_lag_ms.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        self.groups.metrics().received_lag_ms.observe(lag);
     }
 
     /// A payload is gone from the store: so it is from what this node holds, with its edits.
