@@ -109,7 +109,8 @@ impl Joining {
     ) -> Cluster {
         let Self { parts, me, endpoint, links, others } = self;
         let (acting, acts_by) = watch::channel(0);
-        let placement = FollowPlacement { me: me.clone(), groups: groups.clone(), acting };
+        let placement =
+            FollowPlacement { me: me.clone(), groups: groups.clone(), links: Arc::clone(&links), acting };
         let server = ServerParts {
             me,
             cluster: parts.cluster,
@@ -154,6 +155,7 @@ impl Cluster {
 struct FollowPlacement {
     me: NodeName,
     groups: Groups,
+    links: Arc<Links>,
     acting: watch::Sender<u64>,
 }
 
@@ -174,6 +176,7 @@ impl FollowPlacement {
         // Of a placement that went by unseen, a group may have taken what neither of these shows.
         let saw_all = now.version == before.version + 1;
         self.groups.look_again(|group| !saw_all || moved.contains(&Partition::of(group)));
+        self.links.look_again();
         let is_mine = |step: &Move| step.to == self.me || step.from.as_ref() == Some(&self.me);
         if moves.iter().any(is_mine) {
             self.acting.send_replace(now.version);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use quinn::{Connection, RecvStream};
 use shoal_protocol::{Code, GroupId, Refusal, VERSION, VERSION_MIN, frame, frame::FRAME_BYTES_MAX, wire};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
@@ -31,7 +31,7 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    coordination::{NodeName, Placed},
+    coordination::NodeName,
     delivery::Tail,
     group::Passage,
     pace::Pace,
@@ -54,7 +54,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub(super) enum Command {
     Publish(Passage),
     Request(wire::PeerRequest, oneshot::Sender<Answer>),
-    Follow { tail: Arc<Tail>, to: FeedSender },
+    Follow {
+        tail: Arc<Tail>,
+        to: FeedSender,
+    },
+    /// The placement has changed: what waits may have to go elsewhere.
+    LookAgain,
 }
 
 pub(super) type Answer = Result<wire::peer_response::Body, Refusal>;
@@ -66,7 +71,7 @@ impl Command {
             Self::Publish(passage) => passage.publish.refuse(busy()),
             // Whoever does not wait any more does not need it.
             Self::Request(_, to) => drop(to.send(Err(busy()))),
-            Self::Follow { .. } => {}
+            Self::Follow { .. } | Self::LookAgain => {}
         }
     }
 }
@@ -76,12 +81,11 @@ impl Command {
 pub(super) async fn run(
     dialer: Arc<Dialer>,
     node: NodeName,
-    placement: watch::Receiver<Arc<Placed>>,
     mut commands: mpsc::Receiver<Command>,
     hints: Arc<Hints>,
     behind: Arc<AtomicU64>,
 ) {
-    let mut waiting = Waiting::new(placement);
+    let mut waiting = Waiting::default();
     while let Some(command) = commands.recv().await {
         waiting.push(command);
         while !waiting.is_empty() {
@@ -253,6 +257,7 @@ impl Link {
                 let from = Some(wire::follow::From::Watermark(tail.tail().get()));
                 self.tell(ToHome::Follow(wire::Follow { group: tail.group().to_wire(), from }));
             }
+            Command::LookAgain => {}
         }
     }
 

@@ -71,14 +71,20 @@ impl Links {
         self.lock().values().map(|link| link.behind.load(Relaxed)).max().unwrap_or_default()
     }
 
+    /// The placement has changed.
+    pub(crate) fn look_again(&self) {
+        for link in self.lock().values() {
+            // Where that many commands wait, one of them is soon refused, and asked for again.
+            drop(link.commands.try_send(Command::LookAgain));
+        }
+    }
+
     fn begin(&self, node: &NodeName) -> Handle {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (hints, behind) = (Arc::new(Hints::new(&self.dialer.limits)), Arc::default());
-        let (dialer, placement) = (Arc::clone(&self.dialer), self.placement.clone());
         tokio::spawn(link::run(
-            dialer,
+            Arc::clone(&self.dialer),
             node.clone(),
-            placement,
             receiver,
             Arc::clone(&hints),
             Arc::clone(&behind),

@@ -4,15 +4,14 @@
 //! their way again the moment the placement names another; their senders would ask again only after
 //! a wait of their own.
 
-use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::pending, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 
 use super::link::Command;
-use crate::coordination::Placed;
 
 /// How long anything waits for a node that is not reached. Whoever sent a message is asked then whether
 /// it is still wanted: one who has gone, and begun anew elsewhere, would find it behind what they have
@@ -23,36 +22,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const WAITING_MAX: usize = 4096;
 
 /// Commands for one node, in the order in which they came.
-pub(super) struct Waiting {
-    commands: VecDeque<(Instant, Command)>,
-    placement: watch::Receiver<Arc<Placed>>,
-}
+#[derive(Default)]
+pub(super) struct Waiting(VecDeque<(Instant, Command)>);
 
 impl Waiting {
-    pub(super) fn new(placement: watch::Receiver<Arc<Placed>>) -> Self {
-        Self { commands: VecDeque::new(), placement }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
-        self.commands.is_empty()
+        self.0.is_empty()
     }
 
     pub(super) fn push(&mut self, command: Command) {
-        if self.commands.len() < WAITING_MAX {
-            self.commands.push_back((Instant::now(), command));
-        } else {
-            command.refuse();
+        match command {
+            Command::LookAgain => self.look_again(),
+            command if self.0.len() < WAITING_MAX => self.0.push_back((Instant::now(), command)),
+            command => command.refuse(),
         }
     }
 
-    /// Takes what comes, and sends messages elsewhere as the placement changes, until nobody can ask
-    /// for anything any more. Nothing is lost when it is cancelled.
+    /// Takes what comes, until nobody can ask for anything any more. Nothing is lost when it is cancelled.
     pub(super) async fn take(&mut self, commands: &mut mpsc::Receiver<Command>) {
         loop {
-            let impatient_at = self.commands.front().map(|(since, _)| *since + PATIENCE);
+            let impatient_at = self.0.front().map(|(since, _)| *since + PATIENCE);
             tokio::select! {
                 biased;
-                Ok(()) = self.placement.changed() => self.look_again(),
                 () = until(impatient_at) => self.refuse_oldest(),
                 command = commands.recv() => match command {
                     Some(command) => self.push(command),
@@ -64,25 +55,25 @@ impl Waiting {
 
     /// Each message's group says where it is to go now, be it here again.
     fn look_again(&mut self) {
-        for (since, command) in std::mem::take(&mut self.commands) {
+        for (since, command) in std::mem::take(&mut self.0) {
             match command {
                 Command::Publish(passage) => passage.go_back(),
-                command => self.commands.push_back((since, command)),
+                command => self.0.push_back((since, command)),
             }
         }
     }
 
     fn refuse_oldest(&mut self) {
-        if let Some((_, command)) = self.commands.pop_front() {
+        if let Some((_, command)) = self.0.pop_front() {
             command.refuse();
         }
     }
 
     /// The node was not reached: only messages wait on.
     pub(super) fn give_up(&mut self) {
-        for (since, command) in std::mem::take(&mut self.commands) {
+        for (since, command) in std::mem::take(&mut self.0) {
             match command {
-                Command::Publish(_) => self.commands.push_back((since, command)),
+                Command::Publish(_) => self.0.push_back((since, command)),
                 command => command.refuse(),
             }
         }
@@ -90,7 +81,7 @@ impl Waiting {
 
     /// The node is reached.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Command> {
-        self.commands.drain(..).map(|(_, command)| command)
+        self.0.drain(..).map(|(_, command)| command)
     }
 }
 
