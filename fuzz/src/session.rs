@@ -307,9 +307,13 @@ fn check_request(request: &wire::Request) -> Result<(), Code> {
                 _ => Ok(()),
             }
         }
-        Body::Groups(_) | Body::Incarnation(_) | Body::Status(_) | Body::Cluster(_) | Body::Drain(_) => {
-            Ok(())
-        }
+        Body::Groups(_)
+        | Body::Incarnation(_)
+        | Body::Status(_)
+        | Body::Cluster(_)
+        | Body::Drain(_)
+        | Body::Config(_)
+        | Body::SetConfig(_) => Ok(()),
     }
 }
 
