@@ -239,7 +239,7 @@ pub(crate) fn committed(seq: u64) -> wire::receipt::Outcome {
 
 pub(crate) fn refused(code: Code, retry_after_ms: u32) -> wire::receipt::Outcome {
     let why = Some(wire::Failure { code: code as u32, reason: String::new(), retry_after_ms });
-    wire::receipt::Outcome::Refused(wire::Refused { why, consumed: false })
+    wire::receipt::Outcome::Refused(wire::Refused { why, consumed: false, succeeded_by: 0 })
 }
 
 impl Frames {
