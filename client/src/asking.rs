@@ -31,10 +31,11 @@ pub enum RequestError {
 ///
 /// Each is one request, which waits for a session, is answered or refused, and waits at most
 /// [`request_timeout`](crate::Config::request_timeout). Refusals that pass (busy, too fast) are
-/// tried again meanwhile; the last of them is the error where no time is left. After a loss of the session, questions are asked again, and so are the
-/// changes that may be repeated without harm: create, join, the read position. For the others the
-/// error is [`RequestError::Unanswered`]. Up to four requests of a client are under way at once;
-/// further ones wait. Dropping the future gives up the answer, not the change.
+/// tried again meanwhile; the last of them is the error where no time is left. After a loss of the
+/// session, questions are asked again, and so are the changes that may be repeated without harm: create,
+/// join, the read position. For the others the error is [`RequestError::Unanswered`]. Up to four requests
+/// of a client are under way at once; further ones wait. Dropping the future gives up the answer, not the
+/// change.
 impl Client {
     /// Carries out any change.
     ///

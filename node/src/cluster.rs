@@ -176,7 +176,8 @@ impl FollowPlacement {
         // Of a placement that went by unseen, a group may have taken what neither of these shows.
         let saw_all = now.version == before.version + 1;
         self.groups.look_again(|group| !saw_all || moved.contains(&Partition::of(group)));
-        self.links.look_again();
+        let has_lost = |node: &NodeName| moves.iter().any(|step| step.from.as_ref() == Some(node));
+        self.links.look_again(|node| !saw_all || has_lost(node));
         let is_mine = |step: &Move| step.to == self.me || step.from.as_ref() == Some(&self.me);
         if moves.iter().any(is_mine) {
             self.acting.send_replace(now.version);

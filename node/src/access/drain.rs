@@ -1,5 +1,5 @@
-//! Letting the clients go to other nodes, while somebody wishes it and there are such nodes: in waves, so that the others are not
-//! overrun. Whoever stays beyond the time there is to leave is closed.
+//! Letting the clients go to other nodes, while somebody wishes it and there are such nodes: in waves,
+//! so that the others are not overrun. Whoever stays beyond the time there is to leave is closed.
 
 use std::{future::pending, sync::Arc, time::Duration};
 

@@ -3,8 +3,7 @@
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use shoal_certs::{Claims, TokenVerifier, token::TOKEN_BYTES_MAX};
 use shoal_protocol::{
-    Code, DeviceId, FrameBuffer, GroupId, Incarnation, PUBLISH_WINDOW, Refusal, frame::HELLO_BYTES_MAX,
-    negotiate, wire,
+    Code, DeviceId, FrameBuffer, GroupId, PUBLISH_WINDOW, Refusal, frame::HELLO_BYTES_MAX, negotiate, wire,
 };
 
 use super::{Shared, session::Session, violation::Violation};
@@ -113,7 +112,7 @@ pub(super) fn welcome(shared: &Shared, session: &Session, identity: &Identity) -
         }),
         heartbeat_ms: limits.heartbeat_ms,
         nodes: nodes(shared),
-        incarnation: Incarnation::issue(now_ms, shared.random()).0,
+        incarnation: session.begin_anew(now_ms, shared.random()).0,
         token_expires_ms: identity.claims.expires_ms,
         time_ms: now_ms,
         own_group: GroupId::own(&identity.claims.user).to_wire(),

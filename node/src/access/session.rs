@@ -108,10 +108,12 @@ impl Session {
         self.incarnation_after_ms.fetch_max(incarnation.issued_ms(), Ordering::Relaxed);
     }
 
-    /// A new incarnation.
+    /// A new incarnation, later than all that it has had here.
     pub(super) fn begin_anew(&self, now_ms: u64, random: u64) -> Incarnation {
         let after_ms = self.incarnation_after_ms.load(Ordering::Relaxed);
-        Incarnation::issue(now_ms.max(after_ms + 1), random)
+        let incarnation = Incarnation::issue(now_ms.max(after_ms + 1), random);
+        self.has_been(incarnation);
+        incarnation
     }
 
     pub(super) fn connection(&self) -> &Connection {

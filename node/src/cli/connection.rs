@@ -5,12 +5,15 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::Context;
 use clap::Args;
 use shoal_certs::Claims;
-use shoal_client::{Client, Closed, Config, ConnectError, Lost, RequestError, new_device, tls_from_ca};
-use shoal_protocol::{Code, GroupId, Refusal, UserId, wire};
+use shoal_client::{
+    Client, Closed, Config, ConnectError, Lost, RequestError, TokenError, TokenSource, new_device,
+    tls_from_ca,
+};
+use shoal_protocol::{Code, GroupId, Refusal, Retry, UserId, wire};
 
 use super::{DataFolder, folder, output::Hinted, token::claims};
 
-/// A command is done within that, with its token.
+/// How long a token of a command's own is good. It is renewed while the command runs.
 const TOKEN_TTL: Duration = Duration::from_secs(600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,12 +60,16 @@ impl Access {
             .connect_timeout(CONNECT_TIMEOUT))
     }
 
-    fn token(&self) -> anyhow::Result<String> {
+    fn token(&self) -> anyhow::Result<TokenSource> {
         if let Some(token) = &self.token {
-            return Ok(token.clone());
+            return Ok(token.clone().into());
         }
-        let claims = Claims { admin: true, ..claims(self.user.clone(), TOKEN_TTL)? };
-        Ok(folder::token_signer(&self.folder.data)?.sign(&claims))
+        let (signer, user) = (folder::token_signer(&self.folder.data)?, self.user.clone());
+        Ok(TokenSource::renewing(move || {
+            let claims = claims(user.clone(), TOKEN_TTL).map(|claims| Claims { admin: true, ..claims });
+            let token = claims.map(|claims| signer.sign(&claims));
+            std::future::ready(token.map_err(|error| TokenError(error.to_string())))
+        }))
     }
 }
 
@@ -138,11 +145,13 @@ impl Connection {
     }
 
     /// The same, once others are set live than `live` stands for, or after a while; over any number of
-    /// lost connections.
+    /// lost connections, and of refusals that pass.
     pub(super) async fn config_after(&self, live: u64) -> anyhow::Result<wire::Config> {
         loop {
             match self.client.config(live).await {
                 Err(RequestError::TimedOut) => {}
+                Err(RequestError::Refused(refusal))
+                    if matches!(refusal.code.retry(), Retry::Later | Retry::Elsewhere) => {}
                 answer => return answer.map_err(no_answer),
             }
         }

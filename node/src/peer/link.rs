@@ -1,4 +1,4 @@
-//! A node's link to a home: it dials, follows groups, carries messages and requests, and is dialled
+//! A node's link to another: it dials, follows groups, carries messages and requests, and is dialled
 //! again when it is lost.
 
 use std::{

@@ -71,9 +71,9 @@ impl Links {
         self.lock().values().map(|link| link.behind.load(Relaxed)).max().unwrap_or_default()
     }
 
-    /// The placement has changed.
-    pub(crate) fn look_again(&self) {
-        for link in self.lock().values() {
+    /// The placement has changed: of these nodes, others may have taken something over.
+    pub(crate) fn look_again(&self, of: impl Fn(&NodeName) -> bool) {
+        for (_, link) in self.lock().iter().filter(|(node, _)| of(node)) {
             // Where that many commands wait, one of them is soon refused, and asked for again.
             drop(link.commands.try_send(Command::LookAgain));
         }

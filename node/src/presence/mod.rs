@@ -68,27 +68,31 @@ impl Presence {
 
     /// Who follows the group on all nodes: everybody, or, where they are too many, those named who do.
     pub(crate) async fn of(&self, group: GroupId, named: &[UserId]) -> Attendance {
+        if self.0.groups.is_alone() {
+            return self.here(group, named);
+        }
         let mut all = (*self.everywhere(group).await).clone();
-        if !all.is_complete && !named.is_empty() && !self.0.groups.is_alone() {
+        if !all.is_complete && !named.is_empty() {
             let _turn = self.0.asking.acquire().await;
             all = self.look(group, named).await;
         }
-        // What others say of this node may be a second old.
+        // What others say of this node may be old.
         all.or(self.here(group, named), self.few())
     }
 
     /// How many sessions follow the group on all nodes, and who, if they are few.
-    pub(crate) async fn everywhere(&self, group: GroupId) -> Arc<Attendance> {
-        if self.0.groups.is_alone() {
-            return Arc::new(self.here(group, &[]));
-        }
+    async fn everywhere(&self, group: GroupId) -> Arc<Attendance> {
         self.0.looks.get(group, self.look(group, &[])).await
     }
 
     /// May it be told to everybody, what somebody here has to say that may be lost?
     pub(crate) async fn is_small(&self, group: GroupId) -> bool {
+        let few = self.few() as u64;
         let here = self.0.groups.tail(group).map_or(0, |tail| tail.sessions() as u64);
-        self.everywhere(group).await.sessions.max(here) <= self.few() as u64
+        if here > few || self.0.groups.is_alone() {
+            return here <= few;
+        }
+        self.everywhere(group).await.sessions <= few
     }
 
     /// Answers another node.

@@ -27,7 +27,9 @@ mod slot;
 pub(super) use slot::FORMAT;
 use slot::{Layout, Slot};
 
-/// As many slots as there are commits between two syncs of the journal, and more.
+/// As many slots as there are commits between two syncs of the journal, and more. A copy has room for
+/// more than [`OPERATIONS_BYTES_MAX`]: the layout is part of the format, and files with commits as
+/// large are still read.
 const LAYOUT: Layout = Layout { slots: 32, copy_bytes: 128 << 10 };
 /// What is written whole: some two hundred messages. Of more, two copies take the disk longer than
 /// the journal's sync does, and the witness is told the number while the next batch is written.

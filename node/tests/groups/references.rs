@@ -1,6 +1,7 @@
 //! Edits, recalls and reactions.
 
 use bytes::Bytes;
+use shoal_node::store::MemoryTiming;
 use shoal_protocol::{Code, GroupId, wire};
 use wire::{message::Kind, record};
 
@@ -33,7 +34,6 @@ async fn a_recalled_payload_is_gone_from_the_store_with_its_edits() {
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_on_its_way_when_its_message_is_recalled_does_not_bring_it_back() {
-    use shoal_node::store::MemoryTiming;
     use shoal_protocol::{DeviceId, SenderId};
     for seed in 0..20 {
         let ms = std::time::Duration::from_millis;
@@ -77,4 +77,28 @@ async fn only_who_wrote_a_message_edits_or_recalls_it_and_anyone_reacts() {
     assert_eq!(refused(&nothing), (Code::UnknownRecord, true));
     let no_message = world.publish_message(group, &bob, 5, about(Kind::Reaction, 1, "+1")).await;
     assert_eq!(refused(&no_message), (Code::UnknownRecord, true));
+}
+
+/// What an earlier life of the device had on its way stays behind, also while its record is read.
+#[tokio::test(start_paused = true)]
+async fn a_reaction_on_its_way_when_its_device_begins_anew_is_refused() {
+    let ms = std::time::Duration::from_millis;
+    let timing = MemoryTiming { commit: ms(1)..=ms(1), read: ms(100)..=ms(100) };
+    let world = World::with(1, Default::default(), timing);
+    let group = GroupId::named("g");
+    world.create("ann", group, &[]).await;
+    let earlier = world.sender("ann");
+    let seq = committed(&world.publish(group, &earlier, 1, "one").await);
+    world.advance_ms(1_000);
+    let later = world.sender("ann");
+    let begins = world.publish(group, &later, 1, "two");
+    let reacts = async {
+        // The later one's row has been read before this one's record has.
+        tokio::time::sleep(ms(50)).await;
+        world.publish_message(group, &earlier, 2, about(Kind::Reaction, seq, "+1")).await
+    };
+    let (begun, reacted) = tokio::join!(begins, reacts);
+    committed(&begun);
+    assert_eq!(refused(&reacted), (Code::IncarnationExpired, false));
+    assert_eq!(world.texts(group).await, ["one", "two"]);
 }

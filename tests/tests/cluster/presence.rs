@@ -188,19 +188,21 @@ async fn no_more_than_a_session_may_send_is_seen_on_any_node() {
     world.place(&["c"]).await;
     let group = GroupId::named("fast");
     let mut there = members(&world, group, &[("ann", "a"), ("bob", "b"), ("cat", "c")]).await;
+    let begun = std::time::Instant::now();
     for _ in 0..40 {
         there[0].client.signal(group, SignalKind::Typing(true));
         sleep(Duration::from_millis(2)).await;
     }
+    let most = 6 + begun.elapsed().as_secs();
     for member in &mut there[1..] {
         let mut heard = 0;
         while timeout(QUIET, member.signals.next()).await.is_ok() {
             heard += 1;
         }
-        assert!((5..=6).contains(&heard), "{} heard {heard}", member.name);
+        assert!((5..=most).contains(&heard), "{} heard {heard}", member.name);
     }
     let dropped = world.nodes["a"].metrics.datagrams_dropped.get();
-    assert!(dropped >= 30, "{dropped}");
+    assert!(dropped >= 40 - most, "{dropped}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

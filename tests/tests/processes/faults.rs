@@ -15,27 +15,27 @@ use crate::{
 const SHAPES: [Shape; 3] =
     [Shape::new(10, 10), Shape::new(1, 300), Shape { groups: 1, members: 200, offline: 1800 }];
 
-const CLIENTS: u64 = 600;
+pub(crate) const CLIENTS: u64 = 600;
 
 /// How long a node may be silent before another takes its place, in milliseconds.
 const LEASE_MS: f64 = 3_000.0;
 
-/// After a death messages are accepted again within the lease and a second; here on a machine that
+/// After a death messages are accepted again within the lease and a second; another is for a machine that
 /// does many things at once.
-const SENDS_AGAIN_MS: f64 = LEASE_MS + 4_000.0;
+const SENDS_AGAIN_MS: f64 = LEASE_MS + 2_000.0;
 
 /// What was committed reaches those whose node lives within the silence after which a link is given up
 /// (1.5 s), and what it takes to ask the store.
 const LAG_MS: f64 = 3_000.0;
 
-fn load(cluster: &Cluster, seconds: u64) -> JoinHandle<Report> {
+pub(crate) fn load(cluster: &Cluster, seconds: u64) -> JoinHandle<Report> {
     let mut options = options(&cluster.nodes[0], seconds);
     options.shapes = SHAPES.to_vec();
     options.rate = 60.0;
     cluster.load_with(options)
 }
 
-fn assert_all_are_served(report: &Report) {
+pub(crate) fn assert_all_are_served(report: &Report) {
     assert_nothing_is_lost(report);
     assert_eq!(report.connections, CLIENTS);
 }

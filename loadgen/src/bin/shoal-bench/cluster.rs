@@ -20,7 +20,11 @@ impl Cluster {
     /// Fails where a cluster's engines are not installed.
     pub(crate) fn ensure_engines() -> Result<()> {
         let missing = shoal_engines::missing();
-        ensure!(missing.is_empty(), "two nodes need what is not here: apt-get install {}", missing.join(" "));
+        ensure!(
+            missing.is_empty(),
+            "two nodes need what is not here: apt-get install {}; or name the measurements to take, without hop",
+            missing.join(" ")
+        );
         Ok(())
     }
 

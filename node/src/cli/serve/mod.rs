@@ -15,7 +15,7 @@ use clap::Args;
 use quinn::{Runtime, TokioRuntime};
 use shoal_node::{
     clock::SystemClock,
-    config::{Config, Loaded, LogFormat, Override},
+    config::{Config, Loaded, LogFormat, Origin, Override},
     coordination::{Coordination, Load, NodeName, NodeRecord},
     node::{ClusterParts, Node, Parts},
     ops::Metrics,
@@ -56,6 +56,7 @@ impl Serve {
         let config = &mut loaded.config;
         if shared.json {
             config.log_format = LogFormat::Json;
+            loaded.origins.insert("log_format".into(), Origin::Flag);
         }
         let filter = log::init(&config.log, config.log_format)?;
         for warning in &loaded.warnings {

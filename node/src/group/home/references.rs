@@ -69,6 +69,8 @@ impl<R> Home<R> {
                 // Much may have been decided while the record was read.
                 if let Some(at) = self.recent.stale_until(&judged.publish.sender.user, judged.opinion.as_of) {
                     self.effects.push_back(Effect::Rejudge(judged, at));
+                } else if let Some(by) = self.senders.get(id).and_then(|sender| sender.succeeded_by) {
+                    self.answer(judged.reply, Answer::Succeeded { by });
                 } else if self.state.closed {
                     self.use_up(judged, Code::GroupClosed);
                 } else if target.is_some_and(|target| self.references.changed_since(target, as_of)) {

@@ -43,7 +43,7 @@ pub(super) struct Sender<R> {
     /// A later incarnation of its device has sent something: what is still on its way would stand behind
     /// what was said after it.
     pub(super) succeeded_by: Option<Incarnation>,
-    /// Its user's other incarnations, as of the load.
+    /// Its user's other incarnations, as of the load, while it is new itself.
     pub(super) siblings: Vec<SenderId>,
     waits: Waits<R>,
     pub(super) parked: VecDeque<Parked<R>>,
@@ -119,7 +119,8 @@ impl<R> Senders<R> {
         }
     }
 
-    /// The next incarnation of its device that has sent something, as far as memory has it.
+    /// The latest incarnation of its device after this one that has sent something, as far as memory has
+    /// it.
     fn successor(&self, id: &SenderId) -> Option<Incarnation> {
         let last = SenderId { incarnation: Incarnation(u64::MAX), ..id.clone() };
         let later = self.known.range((Bound::Excluded(id), Bound::Included(&last)));
@@ -169,10 +170,12 @@ impl<R> Senders<R> {
         if let Some(sender) = self.known.get_mut(id) {
             let parked = std::mem::take(&mut sender.parked);
             let numbers = loaded.numbers.unwrap_or_default();
+            // Only one that is new may have to push one of them out.
+            let siblings = if numbers.last() > 0 { Vec::new() } else { loaded.siblings };
             *sender = Sender {
                 parked,
                 succeeded_by: latest,
-                siblings: loaded.siblings,
+                siblings,
                 is_used: true,
                 ..Sender::new(numbers, Waits::Nothing)
             };
