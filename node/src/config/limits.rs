@@ -45,7 +45,8 @@ pub struct AccessLimits {
     pub heartbeats_missed_max: u32,
     /// A connection silent for so long is lost, in milliseconds.
     pub idle_timeout_ms: u32,
-    /// Clients that a node which is drained tells in a second to go to another.
+    /// Clients that a node which is drained tells in a second to go to another, at most: few take five
+    /// seconds.
     pub leaves_per_second: u32,
     /// How long each has to do so, in milliseconds; then its session is closed.
     pub leave_ms: u64,

@@ -95,19 +95,14 @@ fn a_rolling_restart_is_noticed_by_nobody() {
     cluster.settle();
     let before = faults::load(&cluster, 10).join().unwrap();
     let load = faults::load(&cluster, 30);
-    let mut restarts = 0;
-    for at in (0..cluster.nodes.len()).cycle() {
-        let (node, begun) = (&mut cluster.nodes[at], Instant::now());
+    for node in &mut cluster.nodes {
+        let begun = Instant::now();
         assert!(node.stop().success());
         println!("stopped after {:?}", begun.elapsed());
         node.up();
-        pause(1);
-        if load.is_finished() {
-            break;
-        }
-        restarts += 1;
+        pause(2);
     }
-    assert!(restarts >= 3, "all were restarted under load");
+    assert!(!load.is_finished(), "all were restarted under load");
     let during = load.join().unwrap();
     assert_all_are_served(&before);
     assert_all_are_served(&during);
