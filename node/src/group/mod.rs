@@ -341,7 +341,7 @@ impl Groups {
     /// Does this node number the group's records, as far as it knows?
     #[must_use]
     pub fn is_home(&self, group: GroupId) -> bool {
-        self.place(Partition::of(group)) == Place::Here
+        self.home(group) == Place::Here
     }
 
     /// Where the group's home is, as far as this node knows.

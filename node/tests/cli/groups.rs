@@ -2,27 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::running::{Running, run, shoal, stderr, stdout};
-
-/// A command to a node, as JSON.
-fn ask(node: &Running, args: &[&str]) -> Value {
-    let output = run(&[args, &["--json", "--node", &node.address(), "--data", node.data()]].concat());
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// The same as people see it.
-fn text(node: &Running, args: &[&str]) -> String {
-    let output = run(&[args, &["--node", &node.address(), "--data", node.data()]].concat());
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    stdout(&output)
-}
-
-fn refused(node: &Running, args: &[&str]) -> String {
-    let output = run(&[args, &["--node", &node.address(), "--data", node.data()]].concat());
-    assert!(!output.status.success(), "{args:?}: {}", stdout(&output));
-    stderr(&output)
-}
+use crate::running::{Running, ask, refused, run, shoal, stderr, stdout, text};
 
 fn member<'m>(members: &'m Value, user: &str) -> &'m Value {
     let found = members.as_array().unwrap().iter().find(|member| member["user"] == user);

@@ -2,27 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::running::{Running, run, shoal, stderr, stdout};
+use crate::running::{Running, ask, refused, run, shoal, stderr, stdout, text};
 
 const RATE: &str = "limits.group.member_rate_per_second";
-
-fn ask(node: &Running, args: &[&str]) -> Value {
-    let output = run(&[args, &["--json", "--node", &node.address(), "--data", node.data()]].concat());
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn text(node: &Running, args: &[&str]) -> String {
-    let output = run(&[args, &["--node", &node.address(), "--data", node.data()]].concat());
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    stdout(&output)
-}
-
-fn refused(node: &Running, args: &[&str]) -> String {
-    let output = run(&[args, &["--node", &node.address(), "--data", node.data()]].concat());
-    assert!(!output.status.success(), "{args:?}: {}", stdout(&output));
-    stderr(&output)
-}
 
 #[test]
 fn a_setting_is_shown_with_where_it_comes_from() {

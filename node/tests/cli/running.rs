@@ -156,6 +156,31 @@ fn wait(child: &mut Child) -> ExitStatus {
     }
 }
 
+/// A command to a node, as JSON.
+pub(crate) fn ask(node: &Running, args: &[&str]) -> Value {
+    let output = to(node, &[args, &["--json"]].concat());
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The same as people see it.
+pub(crate) fn text(node: &Running, args: &[&str]) -> String {
+    let output = to(node, args);
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+/// What a command says that fails.
+pub(crate) fn refused(node: &Running, args: &[&str]) -> String {
+    let output = to(node, args);
+    assert!(!output.status.success(), "{args:?}: {}", stdout(&output));
+    stderr(&output)
+}
+
+fn to(node: &Running, args: &[&str]) -> Output {
+    run(&[args, &["--node", &node.address(), "--data", node.data()]].concat())
+}
+
 /// What a folder's file holds.
 pub(crate) fn read(dir: &Path, name: &str) -> Vec<u8> {
     std::fs::read(dir.join(name)).unwrap()

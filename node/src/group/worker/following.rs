@@ -9,7 +9,7 @@ use wire::{message::Kind, record::Body};
 
 use super::{Worker, homeless};
 use crate::{
-    coordination::{NodeName, Partition},
+    coordination::NodeName,
     group::{
         Feed, Place,
         activation::{PAGE, decode, refusal},
@@ -74,7 +74,7 @@ pub(super) async fn next(following: &mut Option<Following>) -> Fed {
 impl Worker {
     /// Where the home is now. What this node was to the group before ends.
     pub(super) fn take_place(&mut self) -> Place {
-        let place = self.groups.place(Partition::of(self.group));
+        let place = self.groups.home(self.group);
         match &place {
             Place::Here => {
                 if self.following.take().is_some() {
