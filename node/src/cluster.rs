@@ -109,8 +109,7 @@ impl Joining {
     ) -> Cluster {
         let Self { parts, me, endpoint, links, others } = self;
         let (acting, acts_by) = watch::channel(0);
-        let placement =
-            FollowPlacement { me: me.clone(), groups: groups.clone(), links: Arc::clone(&links), acting };
+        let placement = FollowPlacement { me: me.clone(), groups: groups.clone(), acting };
         let server = ServerParts {
             me,
             cluster: parts.cluster,
@@ -155,7 +154,6 @@ impl Cluster {
 struct FollowPlacement {
     me: NodeName,
     groups: Groups,
-    links: Arc<Links>,
     acting: watch::Sender<u64>,
 }
 
@@ -176,8 +174,6 @@ impl FollowPlacement {
         // Of a placement that went by unseen, a group may have taken what neither of these shows.
         let saw_all = now.version == before.version + 1;
         self.groups.look_again(|group| !saw_all || moved.contains(&Partition::of(group)));
-        let has_lost = |node: &NodeName| moves.iter().any(|step| step.from.as_ref() == Some(node));
-        self.links.look_again(|node| !saw_all || has_lost(node));
         let is_mine = |step: &Move| step.to == self.me || step.from.as_ref() == Some(&self.me);
         if moves.iter().any(is_mine) {
             self.acting.send_replace(now.version);

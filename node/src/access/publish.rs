@@ -159,6 +159,7 @@ impl Publisher<'_> {
             number: publish.number,
             message,
             receipt: ReceiptTo::Session(receipt),
+            arrived: Instant::now(),
         });
         Ok(())
     }

@@ -151,9 +151,10 @@ async fn senders(
         Ok(())
     })
     .await?;
+    let ids: Vec<SenderId> = sent.keys().cloned().collect();
+    let rows = store.senders(group, &ids).await.map_err(refusal)?;
     let mut senders = BTreeMap::new();
-    for (sender, sent) in sent {
-        let row = store.sender(group, &sender).await.map_err(refusal)?;
+    for ((sender, sent), row) in sent.into_iter().zip(rows) {
         let is_whole = (1..).zip(&sent).all(|(expected, (number, _))| *number == expected);
         if row.is_none() && !is_whole {
             // It expired since: its row is gone on purpose, and with it the numbers before the checkpoint,

@@ -22,6 +22,8 @@ pub(super) enum Input {
     Judged(Publish, Opinion),
     /// The home wants another opinion, once every record below is folded.
     Again(Publish, Seq),
+    /// It went to a node that is not reached, or that does not look after it.
+    Astray(Publish),
     Follow(Follow, oneshot::Sender<Result<Followed, Refusal>>),
     Change(Actor, wire::change::Body, oneshot::Sender<Result<wire::Changed, Refusal>>),
     Notice(UserId, wire::Notice, oneshot::Sender<Result<(), Refusal>>),
@@ -38,10 +40,11 @@ impl Input {
             Self::Publish(publish)
             | Self::Owned(publish, _)
             | Self::Judged(publish, _)
-            | Self::Again(publish, _) => {
+            | Self::Again(publish, _)
+            | Self::Astray(publish) => {
                 let group = publish.group;
                 let (_, reply) = split(publish);
-                reply.answer(group, Answer::Refused(refusal), metrics);
+                reply.refuse(group, refusal, metrics);
             }
             // Whoever does not wait for the answer any more does not need it.
             Self::Follow(_, to) => drop(to.send(Err(refusal))),
@@ -61,6 +64,16 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// Answers with a refusal that uses up no number.
+    pub(super) fn refuse(self, group: GroupId, why: Refusal, metrics: &Metrics) {
+        match self {
+            receipt @ Self::Receipt { .. } => receipt.answer(group, Answer::Refused(why), metrics),
+            // Whoever does not wait for the answer any more does not need it.
+            Self::Changed(to) => drop(to.send(Err(why))),
+            Self::Noticed(to) => drop(to.send(Err(why))),
+        }
+    }
+
     pub(super) fn answer(self, group: GroupId, answer: Answer, metrics: &Metrics) {
         let Self::Receipt { to, incarnation, number, arrived } = self else {
             unreachable!("only a message is answered with a receipt");
@@ -103,9 +116,9 @@ fn count(answer: &Answer, arrived: Instant, metrics: &Metrics) {
 
 /// A message, and where its receipt goes.
 pub(super) fn split(publish: Publish) -> (Numbered, Reply) {
-    let Publish { sender, number, message, receipt, .. } = publish;
+    let Publish { sender, number, message, receipt, arrived, .. } = publish;
     let incarnation = sender.incarnation;
-    let reply = Reply::Receipt { to: receipt, incarnation, number, arrived: Instant::now() };
+    let reply = Reply::Receipt { to: receipt, incarnation, number, arrived };
     (Numbered { sender, number, message }, reply)
 }
 
@@ -114,9 +127,9 @@ pub(super) fn split(publish: Publish) -> (Numbered, Reply) {
 /// # Panics
 /// Where what waits is not a message.
 pub(super) fn rejoin(group: GroupId, numbered: Numbered, reply: Reply) -> Publish {
-    let Reply::Receipt { to: receipt, .. } = reply else {
+    let Reply::Receipt { to: receipt, arrived, .. } = reply else {
         unreachable!("only a message is answered with a receipt");
     };
     let Numbered { sender, number, message } = numbered;
-    Publish { group, sender, number, message, receipt }
+    Publish { group, sender, number, message, receipt, arrived }
 }

@@ -94,6 +94,8 @@ pub struct Publish {
     pub message: wire::Message,
     /// Where the receipt goes.
     pub receipt: ReceiptTo,
+    /// When it came to this node.
+    pub arrived: Instant,
 }
 
 /// Where a session wants to start.

@@ -28,9 +28,10 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// It was never sent: its group looks again where it is to go.
-    pub fn go_back(self) {
-        self.from.send_or_refuse(self.publish.group, Input::Publish(self.publish));
+    /// It did not come to who looks after it, or that is not known: its group sends it again, under its
+    /// number.
+    pub fn go_astray(self) {
+        self.from.send_or_refuse(self.publish.group, Input::Astray(self.publish));
     }
 
     /// The home wants another opinion, once every record below `at` is folded.

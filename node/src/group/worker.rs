@@ -1,6 +1,8 @@
 //! One task for each group that somebody on this node needs: the shell round its home, or the follower
 //! of a home elsewhere; and round what this node owns of its members.
 
+mod astray;
+
 mod attaching;
 
 mod following;
@@ -21,7 +23,7 @@ use super::{
     Follow, Followed, Groups, Opinion, Place, Publish,
     activation::{self, Active, refusal},
     going,
-    home::{Answer, Effect, Entry, Fold, Home, LoadedRecord, LoadedSender},
+    home::{Effect, Entry, Fold, Home, LoadedRecord, LoadedSender, Unanswered},
     input::{Input, Reply, rejoin, split},
     judgement::Judged,
     layout::Layout,
@@ -33,6 +35,7 @@ use crate::{
     delivery::Tail,
     store::{AppendError, Create, MemberRow, Store},
 };
+use astray::Astray;
 use following::Following;
 use owning::Parked;
 
@@ -70,6 +73,7 @@ pub(super) struct Worker {
     /// The members whose slots are this node's, once one of them has sent something.
     owner: Option<Box<SubGroup>>,
     parked: Parked,
+    astray: Astray,
     following: Option<Following>,
     /// For the home here; they end with it.
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -99,6 +103,7 @@ impl Worker {
             shut_out: None,
             owner: None,
             parked: Parked::default(),
+            astray: Astray::new(Instant::now()),
             following: None,
             jobs: FuturesUnordered::new(),
             errands: FuturesUnordered::new(),
@@ -124,6 +129,7 @@ impl Worker {
                     Some(input) => self.take(input).await,
                     None => return,
                 },
+                () = self.astray.due(), if !self.astray.is_empty() => self.send_again().await,
                 () = tokio::time::sleep_until(idle_at), if is_quiet => {
                     if self.fall_asleep() {
                         return;
@@ -154,6 +160,7 @@ impl Worker {
     fn stop(&mut self) {
         self.is_stopping = true;
         self.let_go(&going());
+        self.refuse_astray(&going());
     }
 
     /// Takes an input, and what else has come by now.
@@ -183,6 +190,8 @@ impl Worker {
             return input.refuse(going(), self.groups.metrics());
         }
         match (home, input) {
+            (_, Input::Astray(publish)) => self.turn_away(publish, homeless()),
+            (Place::Nowhere, Input::Publish(publish)) => self.turn_away(publish, homeless()),
             (Place::Nowhere, input) => {
                 input.refuse(homeless(), self.groups.metrics());
             }
@@ -229,7 +238,7 @@ impl Worker {
             return Ok(());
         }
         if self.shut_out.is_some_and(|until| until > Instant::now()) {
-            return Err(Refusal::new(Code::Busy, "another home has just taken the group over"));
+            return Err(Refusal::new(Code::NotHome, "another home has just taken the group over"));
         }
         let tail_here = match self.open_tail().await {
             Ok(tail) => tail.tail(),
@@ -304,23 +313,22 @@ impl Worker {
         }
     }
 
-    /// Answers everybody who waits for the home, and lets go of it. What it was writing may be
-    /// durable: whoever sent it asks again, under the same number.
+    /// Lets go of the home, and answers everybody who waits for it; but messages are turned away. What
+    /// it was writing may be durable: whoever sent it asks again, under the same number.
     fn abandon(&mut self, why: &Refusal) {
         self.let_go(why);
         let Some(home) = self.home.take() else { return };
         // What the append under way was waited for with goes with the home that waited.
         self.jobs.clear();
         self.is_telling = false;
-        for effect in home.abandon(why) {
-            match effect {
-                Effect::Answer(to, answer) => to.answer(self.group, answer, self.groups.metrics()),
-                Effect::Changed(Reply::Changed(to), result) => drop(to.send(result)),
-                Effect::Noticed(Reply::Noticed(to), result) => drop(to.send(result)),
-                Effect::Rejudge(judged, _) => {
-                    judged.reply.answer(self.group, Answer::Refused(why.clone()), self.groups.metrics())
+        let (told, unanswered) = home.abandon();
+        told.into_iter().for_each(|effect| self.perform_one(effect));
+        for unanswered in unanswered {
+            match unanswered {
+                Unanswered::Message(numbered, reply) => {
+                    self.turn_away(rejoin(self.group, numbered, reply), why.clone());
                 }
-                _ => {}
+                Unanswered::Other(reply) => reply.refuse(self.group, why.clone(), self.groups.metrics()),
             }
         }
     }
@@ -429,6 +437,7 @@ impl Worker {
         self.jobs.is_empty()
             && self.errands.is_empty()
             && self.parked.is_empty()
+            && self.astray.is_empty()
             && self.home.as_ref().is_none_or(|home| home.is_quiet())
     }
 
@@ -453,7 +462,7 @@ impl Worker {
 }
 
 fn homeless() -> Refusal {
-    Refusal::new(Code::Busy, "the group has no home at the moment")
+    Refusal::new(Code::NotHome, "the group has no home at the moment")
 }
 
 /// A message as its owner on another node has judged it.

@@ -10,8 +10,11 @@ use quinn::{Connection, SendStream};
 use shoal_protocol::{
     Code, DeviceId, GroupId, Incarnation, Refusal, SenderId, Seq, UserId, frame::FRAME_BYTES_MAX, wire,
 };
-use tokio::sync::mpsc::{self, OwnedPermit, error::TrySendError};
-use wire::peer_receipt::Answer;
+use tokio::{
+    sync::mpsc::{self, OwnedPermit, error::TrySendError},
+    time::Instant,
+};
+use wire::{peer_receipt::Answer, receipt::Outcome};
 
 use super::{
     framed::{Frames, LinkError},
@@ -47,15 +50,17 @@ impl Lane {
 
     /// Puts a message on its way; where too many are, it is answered `Busy`.
     pub(super) fn publish(&self, passage: Passage) {
-        if let Err(TrySendError::Full(passage) | TrySendError::Closed(passage)) = self.0.try_send(passage) {
-            passage.publish.refuse(busy());
+        match self.0.try_send(passage) {
+            Ok(()) => {}
+            Err(TrySendError::Full(passage)) => passage.publish.refuse(busy()),
+            Err(TrySendError::Closed(passage)) => passage.go_astray(),
         }
     }
 }
 
 impl Sending {
-    /// Carries messages until the link is gone; then all that were not answered are, with `Busy`: whether
-    /// they arrived is for their senders to find out.
+    /// Carries messages until the link is gone; then all that were not answered are to go again: whether
+    /// they arrived their numbers say.
     pub(super) async fn run(mut self, connection: Connection) -> Result<(), LinkError> {
         let (send, recv) = connection.open_bi().await?;
         let (mut out, mut receipts) = (Outbox::new(send), Frames::new(recv, FRAME_BYTES_MAX));
@@ -112,7 +117,10 @@ impl Sending {
         // What makes no sense is answered with all the others, when the lane ends.
         match answer {
             Answer::Receipt(receipt) => {
-                if let Some(passage) = self.unanswered.remove(&id) {
+                let Some(passage) = self.unanswered.remove(&id) else { return Ok(()) };
+                if is_astray(&receipt) {
+                    passage.go_astray();
+                } else {
                     passage.publish.receipt.send(receipt);
                 }
             }
@@ -129,14 +137,18 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        for passage in std::mem::take(&mut self.unanswered).into_values() {
-            passage.publish.refuse(busy());
-        }
+        std::mem::take(&mut self.unanswered).into_values().for_each(Passage::go_astray);
         self.passages.close();
         while let Ok(passage) = self.passages.try_recv() {
-            passage.publish.refuse(busy());
+            passage.go_astray();
         }
     }
+}
+
+/// The other node does not look after it, or not any more.
+fn is_astray(receipt: &wire::Receipt) -> bool {
+    let Some(Outcome::Refused(refused)) = &receipt.outcome else { return false };
+    refused.why.as_ref().is_some_and(|why| why.code == Code::NotHome.number())
 }
 
 /// Another time may do.
@@ -189,7 +201,8 @@ fn take(groups: &Groups, publish: wire::PeerPublish, to: OwnedPermit<(u64, Answe
     let group = GroupId::from_wire(&publish.group).map_err(|error| bad(error.to_string()))?;
     let number = publish.number;
     let to = ToLane::new(id, group, sender.incarnation, number, to);
-    let with = |receipt| Publish { group, sender, number, message, receipt };
+    let arrived = Instant::now();
+    let with = |receipt| Publish { group, sender, number, message, receipt, arrived };
     match opinion {
         None => groups.judge(with(ReceiptTo::Lane(to)), layout),
         Some(opinion) => {

@@ -54,12 +54,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub(super) enum Command {
     Publish(Passage),
     Request(wire::PeerRequest, oneshot::Sender<Answer>),
-    Follow {
-        tail: Arc<Tail>,
-        to: FeedSender,
-    },
-    /// The placement has changed: what waits may have to go elsewhere.
-    LookAgain,
+    Follow { tail: Arc<Tail>, to: FeedSender },
 }
 
 pub(super) type Answer = Result<wire::peer_response::Body, Refusal>;
@@ -68,10 +63,10 @@ impl Command {
     /// The node is not reached. A feed ends with its sender.
     pub(super) fn refuse(self) {
         match self {
-            Self::Publish(passage) => passage.publish.refuse(busy()),
+            Self::Publish(passage) => passage.go_astray(),
             // Whoever does not wait any more does not need it.
             Self::Request(_, to) => drop(to.send(Err(busy()))),
-            Self::Follow { .. } | Self::LookAgain => {}
+            Self::Follow { .. } => {}
         }
     }
 }
@@ -88,7 +83,7 @@ pub(super) async fn run(
     let mut waiting = Waiting::default();
     while let Some(command) = commands.recv().await {
         waiting.push(command);
-        while !waiting.is_empty() {
+        while waiting.is_needed() {
             let reached = tokio::select! {
                 biased;
                 reached = timeout(CONNECT_MAX, connect(&dialer, &node, &behind)) => reached,
@@ -257,7 +252,6 @@ impl Link {
                 let from = Some(wire::follow::From::Watermark(tail.tail().get()));
                 self.tell(ToHome::Follow(wire::Follow { group: tail.group().to_wire(), from }));
             }
-            Command::LookAgain => {}
         }
     }
 

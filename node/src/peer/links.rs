@@ -71,14 +71,6 @@ impl Links {
         self.lock().values().map(|link| link.behind.load(Relaxed)).max().unwrap_or_default()
     }
 
-    /// The placement has changed: of these nodes, others may have taken something over.
-    pub(crate) fn look_again(&self, of: impl Fn(&NodeName) -> bool) {
-        for (_, link) in self.lock().iter().filter(|(node, _)| of(node)) {
-            // Where that many commands wait, one of them is soon refused, and asked for again.
-            drop(link.commands.try_send(Command::LookAgain));
-        }
-    }
-
     fn begin(&self, node: &NodeName) -> Handle {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (hints, behind) = (Arc::new(Hints::new(&self.dialer.limits)), Arc::default());

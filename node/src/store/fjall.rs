@@ -184,9 +184,13 @@ impl Store for FjallStore {
         self.view(move |view| view.edits_of(group, record)).await
     }
 
-    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError> {
-        let sender = sender.clone();
-        self.view(move |view| view.sender(group, &sender)).await
+    async fn senders(
+        &self,
+        group: GroupId,
+        senders: &[SenderId],
+    ) -> Result<Vec<Option<SenderNumbers>>, StoreError> {
+        let senders = senders.to_vec();
+        self.view(move |view| senders.iter().map(|sender| view.sender(group, sender)).collect()).await
     }
 
     async fn senders_of(&self, group: GroupId, user: &UserId) -> Result<Vec<SenderId>, StoreError> {

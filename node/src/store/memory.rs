@@ -152,8 +152,12 @@ impl Store for MemoryStore {
         self.read(|model| model.edits_of(group, record)).await
     }
 
-    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError> {
-        self.read(|model| model.sender(group, sender)).await
+    async fn senders(
+        &self,
+        group: GroupId,
+        senders: &[SenderId],
+    ) -> Result<Vec<Option<SenderNumbers>>, StoreError> {
+        self.read(|model| senders.iter().map(|sender| model.sender(group, sender)).collect()).await
     }
 
     async fn senders_of(&self, group: GroupId, user: &UserId) -> Result<Vec<SenderId>, StoreError> {

@@ -228,8 +228,18 @@ pub trait Store: Send + Sync + 'static {
     /// The edits of a record, ascending.
     async fn edits_of(&self, group: GroupId, record: Seq) -> Result<Vec<Seq>, StoreError>;
 
-    /// A sender's numbers as they were last kept.
-    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError>;
+    /// These senders' numbers as they were last kept, in the order asked for.
+    async fn senders(
+        &self,
+        group: GroupId,
+        senders: &[SenderId],
+    ) -> Result<Vec<Option<SenderNumbers>>, StoreError>;
+
+    /// One sender's.
+    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError> {
+        let found = self.senders(group, std::slice::from_ref(sender)).await?;
+        Ok(found.into_iter().next().flatten())
+    }
 
     /// Every sender row of one user in one group: how many incarnations they have.
     async fn senders_of(&self, group: GroupId, user: &UserId) -> Result<Vec<SenderId>, StoreError>;

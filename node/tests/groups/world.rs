@@ -14,7 +14,7 @@ use shoal_node::{
     store::{MemoryDisk, MemoryStore, MemoryTiming, ReadLimit, Store},
 };
 use shoal_protocol::{Code, DeviceId, GroupId, Incarnation, Refusal, SenderId, Seq, UserId, wire};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use wire::{change::Body, receipt::Outcome};
 
 /// A clock that a test sets.
@@ -121,6 +121,7 @@ impl World {
             number,
             message,
             receipt: ReceiptTo::Session(receipt),
+            arrived: Instant::now(),
         });
         receipts
     }

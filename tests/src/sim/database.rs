@@ -170,9 +170,13 @@ impl Store for Way {
         self.ask(move |store| async move { store.edits_of(group, record).await }.boxed()).await?
     }
 
-    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError> {
-        let sender = sender.clone();
-        self.ask(move |store| async move { store.sender(group, &sender).await }.boxed()).await?
+    async fn senders(
+        &self,
+        group: GroupId,
+        senders: &[SenderId],
+    ) -> Result<Vec<Option<SenderNumbers>>, StoreError> {
+        let senders = senders.to_vec();
+        self.ask(move |store| async move { store.senders(group, &senders).await }.boxed()).await?
     }
 
     async fn senders_of(&self, group: GroupId, user: &UserId) -> Result<Vec<SenderId>, StoreError> {

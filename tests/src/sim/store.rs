@@ -87,11 +87,15 @@ impl Store for LyingStore {
         self.inner.edits_of(group, record).await
     }
 
-    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError> {
+    async fn senders(
+        &self,
+        group: GroupId,
+        senders: &[SenderId],
+    ) -> Result<Vec<Option<SenderNumbers>>, StoreError> {
         if self.lies(Mutation::SendersForgotten) {
-            return Ok(None);
+            return Ok(vec![None; senders.len()]);
         }
-        self.inner.sender(group, sender).await
+        self.inner.senders(group, senders).await
     }
 
     async fn senders_of(&self, group: GroupId, user: &UserId) -> Result<Vec<SenderId>, StoreError> {

@@ -1,9 +1,14 @@
 //! What gathers for one append.
 
 use bytes::Bytes;
+use prost::Message as _;
 use shoal_protocol::{Outcome, RecordFrame, SenderId, SenderNumbers, Seq, wire};
 
-use crate::store::{Changes, GroupState, MemberRow};
+use super::Unanswered;
+use crate::{
+    group::judgement::Numbered,
+    store::{Changes, GroupState, MemberRow},
+};
 
 /// A record that has its place.
 #[derive(Debug, Clone)]
@@ -127,6 +132,22 @@ impl<R> Batch<R> {
         seq
     }
 
+    /// What nobody has been told of it; messages as they came.
+    pub(super) fn abandon(self) -> Vec<Unanswered<R>> {
+        let (start, entries) = (self.start, self.entries);
+        let message = |outcome| match outcome {
+            Outcome::Committed { seq } if seq >= start => message_of(entries.get(seq.since(start) as usize)?),
+            _ => None,
+        };
+        let sent =
+            self.replies.into_iter().map(|Reply { sender, number, outcome, to }| match message(outcome) {
+                Some(message) => Unanswered::Message(Numbered { sender, number, message }, to),
+                None => Unanswered::Other(to),
+            });
+        let asked = self.changed.into_iter().map(|(to, _)| to).chain(self.noticed);
+        sent.chain(asked.map(Unanswered::Other)).collect()
+    }
+
     /// What the store is to write; what is needed for the answers stays.
     pub(super) fn changes(&mut self, state: Option<GroupState>) -> Changes {
         let redactions = self.redactions.iter().map(|(seq, frame)| (*seq, frame.record())).collect();
@@ -140,5 +161,12 @@ impl<R> Batch<R> {
             state,
             notices_due: self.notices_due,
         }
+    }
+}
+
+fn message_of(entry: &Entry) -> Option<wire::Message> {
+    match wire::Record::decode(entry.frame.record()).ok()?.body? {
+        wire::record::Body::Message(message) => Some(message),
+        _ => None,
     }
 }

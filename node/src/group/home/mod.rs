@@ -35,7 +35,7 @@ use shoal_protocol::{
     GroupId, Incarnation, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, UserId, wire,
 };
 
-use super::judgement::Judged;
+use super::judgement::{Judged, Numbered};
 use crate::{
     config::GroupLimits,
     store::{Append, Epoch, GroupRow, GroupState, MemberRow},
@@ -98,6 +98,22 @@ pub(crate) enum Effect<R> {
     Committed(Vec<Entry>),
     /// These stand in place of records whose payloads were recalled.
     Redacted(Vec<(Seq, RecordFrame)>),
+}
+
+/// What a home leaves unanswered that is finished. What of it was on its way to the store may be durable:
+/// the numbers say so to whoever sends it again.
+#[derive(Debug)]
+pub(crate) enum Unanswered<R> {
+    /// It can go to another home as it came.
+    Message(Numbered, R),
+    /// Whoever asked knows whether it is still wanted.
+    Other(R),
+}
+
+impl<R> From<Judged<R>> for Unanswered<R> {
+    fn from(judged: Judged<R>) -> Self {
+        Self::Message(judged.publish, judged.reply)
+    }
 }
 
 /// A sender's row and who else its user has been, as read from the store.
@@ -271,42 +287,25 @@ impl<R> Home<R> {
         self.effects.pop_front()
     }
 
-    /// Gives up: everything that is unanswered is told to come again. Its numbers say then what
-    /// became of it.
-    pub(crate) fn abandon(mut self, why: &Refusal) -> Vec<Effect<R>> {
+    /// Gives up: what was decided is still to be told, and what was not answered is given back.
+    pub(crate) fn abandon(mut self) -> (Vec<Effect<R>>, Vec<Unanswered<R>>) {
+        let (mut told, mut unanswered) = (Vec::new(), Vec::new());
+        for effect in self.effects {
+            match effect {
+                Effect::Answer(..) | Effect::Changed(..) | Effect::Noticed(..) => told.push(effect),
+                Effect::Rejudge(judged, _) => unanswered.push(judged.into()),
+                // What only looks something up is for nobody now.
+                _ => {}
+            }
+        }
         let batches = self.appending.take().into_iter().chain([self.gathering]);
-        for batch in batches {
-            for reply in batch.replies {
-                self.effects.push_back(Effect::Answer(reply.to, Answer::Refused(why.clone())));
-            }
-            for (to, _) in batch.changed {
-                self.effects.push_back(Effect::Changed(to, Err(why.clone())));
-            }
-            for to in batch.noticed {
-                self.effects.push_back(Effect::Noticed(to, Err(why.clone())));
-            }
-        }
-        for judged in self.senders.drain_parked() {
-            self.effects.push_back(match judged {
-                senders::Parked::Publish(judged) => {
-                    Effect::Answer(judged.reply, Answer::Refused(why.clone()))
-                }
-                senders::Parked::Notice(_, to) => Effect::Noticed(to, Err(why.clone())),
-            });
-        }
-        for to in self.changes.drain() {
-            self.effects.push_back(Effect::Changed(to, Err(why.clone())));
-        }
-        // Effects that only look something up are for nobody now.
-        self.effects
-            .into_iter()
-            .filter(|effect| {
-                matches!(
-                    effect,
-                    Effect::Answer(..) | Effect::Changed(..) | Effect::Noticed(..) | Effect::Rejudge(..)
-                )
-            })
-            .collect()
+        unanswered.extend(batches.flat_map(Batch::abandon));
+        unanswered.extend(self.senders.drain_parked().into_iter().map(|parked| match parked {
+            senders::Parked::Publish(judged) => judged.into(),
+            senders::Parked::Notice(_, to) => Unanswered::Other(to),
+        }));
+        unanswered.extend(self.changes.drain().map(Unanswered::Other));
+        (told, unanswered)
     }
 
     /// Has the group any record?

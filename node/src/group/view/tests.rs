@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use shoal_protocol::{DeviceId, Incarnation, SenderId};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::*;
 use crate::{
@@ -77,6 +77,7 @@ impl Scene {
             number,
             message,
             receipt: ReceiptTo::Session(receipt),
+            arrived: Instant::now(),
         });
         match answered.recv().await.unwrap().outcome.unwrap() {
             wire::receipt::Outcome::Committed(committed) => committed.seq,

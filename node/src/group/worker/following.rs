@@ -79,7 +79,8 @@ impl Worker {
             Place::Here => {
                 if self.following.take().is_some() {
                     self.shut_out = None;
-                    self.let_go(&busy("the group's home has moved"));
+                    self.let_go(&moved());
+                    self.astray.hurry(Instant::now());
                 }
             }
             Place::Nowhere => {
@@ -90,7 +91,8 @@ impl Worker {
             }
             Place::There(home) => {
                 if self.following.as_ref().is_none_or(|following| following.home != *home) {
-                    self.step_down(&busy("the group's home is another node"));
+                    self.step_down(&moved());
+                    self.astray.hurry(Instant::now());
                     self.following = Some(Following::new(home.clone()));
                     self.follow_home();
                 }
@@ -105,7 +107,7 @@ impl Worker {
     pub(super) fn be_shut_out(&mut self) {
         self.groups.metrics().fenced.inc();
         self.shut_out = Some(Instant::now() + SHUT_OUT);
-        self.step_down(&busy("another home has taken the group over"));
+        self.step_down(&moved());
     }
 
     /// The home here is none any more, and whoever follows it from elsewhere looks for the other.
@@ -125,7 +127,10 @@ impl Worker {
                 drop(to.send(Err(not_home(&home))));
             }
             Input::Follow(follow, to) => self.follows.push((follow, to)),
-            Input::Publish(publish) | Input::Owned(publish, _) | Input::Again(publish, _) => {
+            Input::Publish(publish)
+            | Input::Owned(publish, _)
+            | Input::Again(publish, _)
+            | Input::Astray(publish) => {
                 unreachable!("{publish:?} is routed")
             }
             Input::Judged(publish, _) => {
@@ -270,8 +275,8 @@ fn not_home(home: &NodeName) -> Refusal {
     Refusal::new(Code::NotHome, format!("the group's home is {}", home.0))
 }
 
-fn busy(why: &str) -> Refusal {
-    Refusal::new(Code::Busy, why)
+fn moved() -> Refusal {
+    Refusal::new(Code::NotHome, "the group's home has moved")
 }
 
 /// The record whose payload this one recalls.

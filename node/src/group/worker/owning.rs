@@ -41,7 +41,7 @@ impl Worker {
     /// round.
     pub(super) async fn route(&mut self, home: &Place, publish: Publish, seen: Option<u64>) {
         if let Err(why) = self.learn_layout(home, seen).await {
-            return self.refuse(publish, why);
+            return self.turn_away(publish, why);
         }
         let layout = self.layout.as_ref().expect("it has just been learnt");
         let version = layout.version();
@@ -51,8 +51,8 @@ impl Worker {
                 self.send(&owner, publish, Stage::Owner { layout: version });
             }
             Place::There(_) | Place::Nowhere => {
-                let why = Refusal::new(Code::Busy, "nobody looks after the sender at the moment");
-                self.refuse(publish, why);
+                let why = Refusal::new(Code::NotHome, "the sender's owner is not here");
+                self.turn_away(publish, why);
             }
         }
     }
@@ -109,7 +109,7 @@ impl Worker {
     /// Judges a message and hands it to the home.
     async fn judge(&mut self, home: &Place, publish: Publish) {
         if let Err(why) = self.own(Slot::of(&publish.sender.user)).await {
-            return self.refuse(publish, why);
+            return self.turn_away(publish, why);
         }
         let now = self.groups.now();
         let owner = self.owner.as_mut().expect("it owns the slot");
@@ -124,9 +124,9 @@ impl Worker {
         }
     }
 
-    fn send(&self, to: &Place, publish: Publish, stage: Stage) {
+    fn send(&mut self, to: &Place, publish: Publish, stage: Stage) {
         let Place::There(node) = to else {
-            return self.refuse(publish, homeless());
+            return self.turn_away(publish, homeless());
         };
         let from = self.groups.clone();
         self.groups.elsewhere().publish(node, Passage { publish, stage, from });
@@ -146,7 +146,7 @@ impl Worker {
         let owns = owner.members().slots().contains(slot);
         self.owner = Some(owner);
         self.follow_home();
-        owns.then_some(()).ok_or_else(|| Refusal::new(Code::Busy, "the sender is being moved"))
+        owns.then_some(()).ok_or_else(|| Refusal::new(Code::NotHome, "the sender is being moved"))
     }
 
     fn slots_here(&self) -> Slots {
@@ -183,11 +183,11 @@ impl Worker {
     /// Whoever sent what waits to be judged again is to send it again.
     pub(super) fn let_go(&mut self, why: &Refusal) {
         for (publish, _) in std::mem::take(&mut self.parked.0) {
-            self.refuse(publish, why.clone());
+            self.turn_away(publish, why.clone());
         }
     }
 
-    fn refuse(&self, publish: Publish, why: Refusal) {
+    pub(super) fn refuse(&self, publish: Publish, why: Refusal) {
         Input::Publish(publish).refuse(why, self.groups.metrics());
     }
 }

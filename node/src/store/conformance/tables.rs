@@ -8,6 +8,7 @@ use crate::store::{CursorRaise, Cursors, Setting};
 
 conformance! {
     senders_are_kept_until_they_expire
+    senders_come_in_the_order_asked_for
     senders_of_one_user_are_not_anothers
     member_rows_come_in_the_order_asked_for
     a_row_that_says_nothing_is_deleted
@@ -50,6 +51,22 @@ async fn senders_are_kept_until_they_expire(place: &impl Place) {
     assert_eq!(store.sender(group(1), &one).await.unwrap(), Some(numbers(4)));
     assert_eq!(store.sender(group(1), &two).await.unwrap(), None);
     assert_eq!(store.senders_of(group(1), &user("al")).await.unwrap(), [one]);
+}
+
+async fn senders_come_in_the_order_asked_for(place: &impl Place) {
+    let store = place.open().await;
+    create(&store, group(1)).await;
+    create(&store, group(2)).await;
+    let all: Vec<_> = (1..=40).map(|device| (sender("al", device, 5), numbers(device))).collect();
+    append(&store, group(1), Changes { senders: all.clone(), ..Changes::default() }).await;
+    let asked = [sender("al", 40, 5), sender("al", 7, 6), sender("bo", 7, 5), sender("al", 7, 5)];
+    let expected = [Some(numbers(40)), None, None, Some(numbers(7))];
+    assert_eq!(store.senders(group(1), &asked).await.unwrap(), expected);
+    let ids: Vec<_> = all.iter().map(|(id, _)| id.clone()).collect();
+    let found = store.senders(group(1), &ids).await.unwrap();
+    assert!(all.iter().map(|(_, numbers)| Some(numbers)).eq(found.iter().map(Option::as_ref)));
+    assert_eq!(store.senders(group(2), &asked).await.unwrap(), [None, None, None, None]);
+    assert_eq!(store.senders(group(1), &[]).await.unwrap(), []);
 }
 
 async fn senders_of_one_user_are_not_anothers(place: &impl Place) {

@@ -50,7 +50,7 @@ use tokio_postgres::{Row, Statement, types::ToSql};
 use self::{batch::Request, database::Database, rows::to_column, statements::Statements};
 use super::{
     Append, AppendError, Create, CursorRaise, Cursors, GroupRow, MemberRow, ReadLimit, Setting, Store,
-    StoreError, codec,
+    StoreError,
 };
 use crate::{coordination::Partition, ops::Metrics};
 
@@ -142,12 +142,19 @@ impl Store for PostgresStore {
         self.checked(found.iter().map(|row| rows::seq(row, 0)).collect())
     }
 
-    async fn sender(&self, group: GroupId, sender: &SenderId) -> Result<Option<SenderNumbers>, StoreError> {
-        let (id, user) = (group.as_bytes().as_slice(), sender.user.as_str().as_bytes());
-        let (device, incarnation) = (to_column(sender.device.0), to_column(sender.incarnation.0));
-        let found = self.of(group).read(|to| &to.sender, &[&id, &user, &device, &incarnation]).await?;
-        let numbers = |row: &Row| codec::decode_sender(b"shoal.senders", rows::column(row, 0)?);
-        self.checked(found.first().map(numbers).transpose())
+    async fn senders(
+        &self,
+        group: GroupId,
+        senders: &[SenderId],
+    ) -> Result<Vec<Option<SenderNumbers>>, StoreError> {
+        let users: Vec<&[u8]> = senders.iter().map(|sender| sender.user.as_str().as_bytes()).collect();
+        let devices: Vec<i64> = senders.iter().map(|sender| to_column(sender.device.0)).collect();
+        let incarnations: Vec<i64> = senders.iter().map(|sender| to_column(sender.incarnation.0)).collect();
+        let id = group.as_bytes().as_slice();
+        let found = self.of(group).read(|to| &to.senders, &[&id, &users, &devices, &incarnations]).await?;
+        let found: HashMap<SenderId, SenderNumbers> =
+            self.checked(found.iter().map(rows::sender).collect())?;
+        Ok(senders.iter().map(|sender| found.get(sender).cloned()).collect())
     }
 
     async fn senders_of(&self, group: GroupId, user: &UserId) -> Result<Vec<SenderId>, StoreError> {

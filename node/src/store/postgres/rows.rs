@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use shoal_protocol::{GroupId, Seq, UserId, wire};
+use shoal_protocol::{DeviceId, GroupId, Incarnation, SenderId, SenderNumbers, Seq, UserId, wire};
 use tokio_postgres::Row;
 
-use crate::store::{Cursors, Epoch, GroupRow, GroupState, MemberRow, Setting, StoreError};
+use crate::store::{Cursors, Epoch, GroupRow, GroupState, MemberRow, Setting, StoreError, codec};
 
 /// A number without a sign, bit for bit.
 pub(super) fn to_column(number: u64) -> i64 {
@@ -38,13 +38,18 @@ pub(super) fn group(row: &Row) -> Result<(GroupId, GroupRow), StoreError> {
 
 /// user_id, role, muted_until_ms, banned, joined, changed.
 pub(super) fn member(row: &Row) -> Result<MemberRow, StoreError> {
-    let user = std::str::from_utf8(column(row, 0)?).ok().and_then(|user| UserId::new(user).ok());
+    let user = user_id(row, 0)?;
     let role = wire::Role::try_from(column::<i32>(row, 1)?).ok();
-    let (Some(user), Some(role)) = (user, role) else {
-        return Err(damaged(row, "it is no member's".into()));
-    };
+    let role = role.ok_or_else(|| damaged(row, "it is no member's".into()))?;
     let (muted_until_ms, banned) = (number(row, 2)?, column(row, 3)?);
     Ok(MemberRow { user, role, muted_until_ms, banned, joined: seq(row, 4)?, changed: seq(row, 5)? })
+}
+
+/// user_id, device, incarnation, numbers.
+pub(super) fn sender(row: &Row) -> Result<(SenderId, SenderNumbers), StoreError> {
+    let (device, incarnation) = (DeviceId(number(row, 1)?), Incarnation(number(row, 2)?));
+    let numbers = codec::decode_sender(b"shoal.senders", column(row, 3)?)?;
+    Ok((SenderId { user: user_id(row, 0)?, device, incarnation }, numbers))
 }
 
 /// group_id, read, delivered.
@@ -59,6 +64,11 @@ pub(super) fn setting(row: &Row, at: usize) -> Result<Setting, StoreError> {
 
 pub(super) fn group_id(row: &Row, at: usize) -> Result<GroupId, StoreError> {
     GroupId::from_wire(column(row, at)?).map_err(|error| damaged(row, error.to_string()))
+}
+
+fn user_id(row: &Row, at: usize) -> Result<UserId, StoreError> {
+    let name = std::str::from_utf8(column(row, at)?).ok();
+    name.and_then(|name| UserId::new(name).ok()).ok_or_else(|| damaged(row, "it is no user's".into()))
 }
 
 pub(super) fn seq(row: &Row, at: usize) -> Result<Seq, StoreError> {

@@ -112,8 +112,10 @@ statements! {
                WINDOW w AS (ORDER BY seq ROWS UNBOUNDED PRECEDING) ORDER BY seq LIMIT $3 \
            ) AS page WHERE bytes - first_bytes <= $4 ORDER BY seq",
     edits_of: "SELECT edit FROM shoal.edits WHERE group_id = $1 AND record = $2 ORDER BY edit",
-    sender: "SELECT numbers FROM shoal.senders \
-             WHERE group_id = $1 AND user_id = $2 AND device = $3 AND incarnation = $4",
+    senders: "SELECT s.user_id, s.device, s.incarnation, s.numbers \
+              FROM unnest($2::bytea[], $3::bigint[], $4::bigint[]) AS a (user_id, device, incarnation) \
+              JOIN shoal.senders AS s ON s.group_id = $1 AND s.user_id = a.user_id \
+                   AND s.device = a.device AND s.incarnation = a.incarnation",
     senders_of: "SELECT device, incarnation FROM shoal.senders WHERE group_id = $1 AND user_id = $2",
     members_of: "SELECT m.user_id, m.role, m.muted_until_ms, m.banned, m.joined, m.changed \
                  FROM unnest($2::integer[], $3::bytea[]) AS a (slot, user_id) JOIN shoal.members AS m \

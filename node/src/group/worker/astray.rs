@@ -1,0 +1,91 @@
+//! Messages of this node's sessions that did not come to who looks after them: that one has moved, is
+//! not reached, or has not heard of it yet. They go again as soon as the placement names another, and
+//! every while, so that a group changes hands within the time of a message and its senders need not ask
+//! again. Those of other nodes' sessions wait there.
+
+use std::time::Duration;
+
+use shoal_protocol::{Code, Refusal};
+use tokio::time::{Instant, sleep_until};
+
+use super::Worker;
+use crate::group::{Publish, ReceiptTo};
+
+/// How long a message is sent again before its sender is asked whether it is still wanted: one who has
+/// gone, and begun anew elsewhere, would find it behind what they have said since.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two attempts: short at first, since most often one node has only heard of a new placement
+/// before another, and twice as long each time up to the second.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(80);
+
+/// Messages that are to go again, in their order. Whoever sent them waits for the receipts, which are
+/// bounded; and so are these.
+#[derive(Debug)]
+pub(super) struct Astray {
+    messages: Vec<Publish>,
+    /// When they go again.
+    due: Instant,
+    pause: Duration,
+}
+
+impl Astray {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { messages: Vec::new(), due: now, pause: PAUSE_FIRST }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn push(&mut self, publish: Publish, now: Instant) {
+        if self.messages.is_empty() {
+            let has_settled = now > self.due + 2 * PAUSE_MAX;
+            self.pause = if has_settled { PAUSE_FIRST } else { (2 * self.pause).min(PAUSE_MAX) };
+            self.due = now + self.pause;
+        }
+        self.messages.push(publish);
+    }
+
+    /// The placement has changed: they go at once.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        (self.due, self.pause) = (now, PAUSE_FIRST);
+    }
+
+    fn take(&mut self) -> Vec<Publish> {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Waits until they go again. Cancellation safe.
+    pub(super) async fn due(&self) {
+        sleep_until(self.due).await;
+    }
+}
+
+impl Worker {
+    /// A message that is not answered yet: it goes again, or its sender hears why not.
+    pub(super) fn turn_away(&mut self, publish: Publish, why: Refusal) {
+        let may_wait = publish.arrived.elapsed() < PATIENCE && !self.is_stopping;
+        match publish.receipt {
+            ReceiptTo::Session(_) if why.code == Code::NotHome && may_wait => {
+                self.astray.push(publish, Instant::now());
+            }
+            _ => self.refuse(publish, why),
+        }
+    }
+
+    pub(super) async fn send_again(&mut self) {
+        self.used = Instant::now();
+        let home = self.take_place();
+        for publish in self.astray.take() {
+            self.route(&home, publish, None).await;
+        }
+    }
+
+    pub(super) fn refuse_astray(&mut self, why: &Refusal) {
+        for publish in self.astray.take() {
+            self.refuse(publish, why.clone());
+        }
+    }
+}
