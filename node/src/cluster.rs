@@ -19,7 +19,7 @@ use crate::{
     config::{AccessLimits, Current},
     coordination::{Coordination, Move, NodeName, Partition, Placed},
     delivery::Pages,
-    group::Groups,
+    group::{Elsewhere, Groups},
     node::StartError,
     ops::Metrics,
     peer::{Dialer, Links, PeerTls, Server, ServerParts, endpoint},
@@ -42,7 +42,12 @@ pub struct ClusterParts {
     pub coordination: Arc<dyn Coordination>,
     /// The cluster's name: nodes of another are not let in.
     pub cluster: String,
+    /// Through what its groups see the others. None, but in a simulation.
+    pub through: Option<Through>,
 }
+
+/// Puts something before the links to the other nodes.
+pub type Through = Box<dyn FnOnce(Arc<dyn Elsewhere>) -> Arc<dyn Elsewhere> + Send>;
 
 /// A node that reaches the others and is not reached by them yet.
 pub(crate) struct Joining {
@@ -50,6 +55,7 @@ pub(crate) struct Joining {
     me: NodeName,
     endpoint: Endpoint,
     links: Arc<Links>,
+    elsewhere: Arc<dyn Elsewhere>,
     others: Arc<Others>,
 }
 
@@ -65,7 +71,7 @@ pub(crate) struct Cluster {
 
 impl ClusterParts {
     pub(crate) async fn reach(
-        self,
+        mut self,
         name: &str,
         runtime: Arc<dyn Runtime>,
         limits: &Current<AccessLimits>,
@@ -85,13 +91,18 @@ impl ClusterParts {
             metrics: Arc::clone(metrics),
         };
         let links = Arc::new(Links::new(Arc::new(dialer), self.coordination.placement()));
-        Ok(Joining { parts: self, me, endpoint, links, others: Arc::new(others) })
+        let mut elsewhere: Arc<dyn Elsewhere> = Arc::clone(&links) as _;
+        if let Some(through) = self.through.take() {
+            elsewhere = through(elsewhere);
+        }
+        Ok(Joining { parts: self, me, endpoint, links, elsewhere, others: Arc::new(others) })
     }
 }
 
 impl Joining {
-    pub(crate) fn links(&self) -> Arc<Links> {
-        Arc::clone(&self.links)
+    /// The others, as the groups here see them.
+    pub(crate) fn elsewhere(&self) -> Arc<dyn Elsewhere> {
+        Arc::clone(&self.elsewhere)
     }
 
     pub(crate) fn others(&self) -> Arc<Others> {
@@ -107,7 +118,7 @@ impl Joining {
         limits: Current<AccessLimits>,
         metrics: Arc<Metrics>,
     ) -> Cluster {
-        let Self { parts, me, endpoint, links, others } = self;
+        let Self { parts, me, endpoint, links, others, .. } = self;
         let (acting, acts_by) = watch::channel(0);
         let placement = FollowPlacement { me: me.clone(), groups: groups.clone(), acting };
         let server = ServerParts {

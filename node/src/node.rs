@@ -25,7 +25,7 @@ use crate::{
     store::Store,
 };
 
-pub use crate::cluster::ClusterParts;
+pub use crate::cluster::{ClusterParts, Through};
 
 /// How often a node says how much it carries.
 const PULSE: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ impl Node {
         if let Some(cluster) = parts.cluster {
             let reaching = cluster.reach(&parts.name, parts.runtime, &access, &parts.metrics, &mut random);
             let reached = reaching.await?;
-            groups = groups.among(reached.links());
+            groups = groups.among(reached.elsewhere());
             joining = Some(reached);
         }
         let sessions = Arc::new(Sessions::new(access.clone()));

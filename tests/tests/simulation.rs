@@ -83,9 +83,11 @@ fn every_promise_that_is_broken_on_purpose_is_found_within_so_many_seeds() {
 
 #[test]
 fn every_promise_that_a_cluster_breaks_on_purpose_is_found_within_so_many_seeds() {
-    // Two homes must write at the same time.
+    // Two homes must write at the same time. That a node is fed what it has, or not yet wants, is
+    // more common; that somebody comes to feel it, of twelve runs one.
+    let within = |mutation| if mutation == Mutation::FedAsItComes { 60 } else { 20 };
     for mutation in Mutation::OF_A_CLUSTER {
-        find(mutation, 3, 20);
+        find(mutation, 3, within(mutation));
     }
 }
 

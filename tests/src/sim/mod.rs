@@ -5,7 +5,8 @@
 //! - [`seeds`]: many runs, a few at a time;
 //! - [`scene`]: what all hosts share; [`node`], [`app`]: who they are, over all crashes and restarts;
 //! - [`network`], [`keys`], [`standstill`]: what they are given instead of a machine's;
-//! - [`database`], [`coordination`]: what the nodes of a cluster share; [`store`]: a store that lies;
+//! - [`database`], [`coordination`]: what the nodes of a cluster share; [`store`], [`elsewhere`]: what
+//!   lies to them;
 //! - [`chronicle`], [`ledger`]: what happened, and became durable; [`judge`]: whether it may;
 //! - [`mutation`]: what is broken on purpose, so that the judge can be judged.
 
@@ -36,6 +37,8 @@ pub mod database;
 pub mod coordination;
 
 pub mod store;
+
+pub mod elsewhere;
 
 pub mod chronicle;
 

@@ -29,6 +29,8 @@ pub enum Mutation {
     FenceGone,
     /// A home that has been replaced goes on as if it had not been told.
     ReplacedGoesOn,
+    /// A node takes what a feed brings though it is not what it wants next.
+    FedAsItComes,
 }
 
 impl Mutation {
@@ -48,5 +50,5 @@ impl Mutation {
     ];
 
     /// Those that take several.
-    pub const OF_A_CLUSTER: [Self; 2] = [Self::FenceGone, Self::ReplacedGoesOn];
+    pub const OF_A_CLUSTER: [Self; 3] = [Self::FenceGone, Self::ReplacedGoesOn, Self::FedAsItComes];
 }

@@ -19,7 +19,8 @@ use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use super::{
     coordination::{self, Coordinated},
-    database,
+    database, elsewhere,
+    mutation::Mutation,
     network::SimSocket,
     scene::Scene,
     standstill::Standstill,
@@ -193,6 +194,7 @@ impl NodeHost {
             tls: self.scene.keys.peer_tls(),
             coordination: Arc::new(coordinated.clone()),
             cluster: "sim".into(),
+            through: self.scene.breaks(Mutation::FedAsItComes).then(|| Box::new(elsewhere::as_it_comes) as _),
         }
     }
 

@@ -135,6 +135,7 @@ impl World {
             },
             coordination,
             cluster: "test".into(),
+            through: None,
         };
         let parts = Parts {
             sockets: clients.into_iter().collect(),

@@ -191,6 +191,7 @@ fn others(
         },
         coordination: Arc::clone(coordination),
         cluster: config.coordination.cluster.clone(),
+        through: None,
     }))
 }
 
