@@ -41,6 +41,12 @@ const SEEN_MAX: Duration = Duration::from_secs(2);
 
 type Recorded = BTreeMap<String, Setting>;
 
+/// Where coordination keeps what is set live for a key.
+#[must_use]
+pub fn recorded_at(key: &str) -> String {
+    format!("{PREFIX}{key}")
+}
+
 /// The settings that a node goes by.
 pub struct Settings {
     own: Loaded,
@@ -121,7 +127,7 @@ impl Settings {
     pub(crate) async fn change(&self, key: &str, value: Option<&str>) -> Result<(), Refusal> {
         let toml = change_live(&self.own.config, &self.live(), key, value)
             .map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))?;
-        let key = format!("{PREFIX}{key}");
+        let key = recorded_at(key);
         let version = self.record(&key, toml).await.map_err(|error| match error {
             CoordinationError::TooLarge => Refusal::new(Code::BadRequest, error.to_string()),
             error => Refusal::new(Code::Busy, format!("{error}; the change may have been recorded")),

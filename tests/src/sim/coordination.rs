@@ -21,6 +21,7 @@ use shoal_node::{
         Coordination, CoordinationError, Leadership, NodeName, NodeRecord, Nodes, Placed, Placement, Refused,
         Registration, drains,
     },
+    settings,
     store::Setting,
 };
 use tokio::{sync::watch, time::sleep};
@@ -65,6 +66,11 @@ impl Service {
     /// An operator wants a node emptied, or not any more.
     pub fn drain(&self, node: &NodeName, is_wished: bool) {
         self.model().set(&drains::key(node), is_wished.then(Bytes::new));
+    }
+
+    /// A setting is set live for all nodes, or is no more.
+    pub fn set_live(&self, key: &str, value: Option<u64>) {
+        self.model().set(&settings::recorded_at(key), value.map(|value| value.to_string().into()));
     }
 
     /// Partitions are moved by an operator, whoever leads.

@@ -1,6 +1,7 @@
 //! A node's host: started as often as it takes, alone on its disk or as one of a cluster.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -10,9 +11,11 @@ use std::{
 
 use quinn::{AsyncUdpSocket, TokioRuntime};
 use shoal_node::{
+    config::{Config, Loaded},
     coordination::{Coordination, Load, NodeName, NodeRecord, Registration, Roles, leader},
     node::{ClusterParts, Node, Parts},
     ops::Metrics,
+    settings::Settings,
     store::{MemoryDisk, MemoryStore, Store},
 };
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
@@ -36,6 +39,9 @@ const PEER_PORT: u16 = 4434;
 /// How long a node that is asked to stop gives its clients.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long a node waits before it asks coordination again.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// The nth node's name, in the cluster and on the network.
 #[must_use]
 pub fn node_name(number: usize) -> String {
@@ -53,8 +59,8 @@ pub fn client_addresses(nodes: usize) -> Vec<String> {
 pub enum Keeping {
     /// On its own disk, which goes down with it.
     Alone(MemoryDisk),
-    /// In the database that it shares with others, whom it knows through coordination.
-    Shared(database::Way, coordination::Way),
+    /// In the database that it shares with others.
+    Shared(database::Way),
 }
 
 /// What a node's host is made of, and what outlives its crashes.
@@ -64,6 +70,8 @@ pub struct NodeHost {
     scene: Arc<Scene>,
     /// What is durable.
     pub keeping: Keeping,
+    /// How it knows of the others, and of what is set live.
+    pub coordination: coordination::Way,
     /// Does its machine stand still?
     pub standstill: Standstill,
     starts: AtomicU32,
@@ -74,6 +82,7 @@ pub struct NodeHost {
 /// A node that serves, and what ends with it.
 struct Serving {
     node: Node,
+    settings: Arc<Settings>,
     coordination: Option<(Coordinated, Box<dyn Registration>)>,
     _watching: JoinSet<()>,
 }
@@ -81,11 +90,18 @@ struct Serving {
 impl NodeHost {
     /// A node that has not started.
     #[must_use]
-    pub fn new(number: usize, scene: Arc<Scene>, keeping: Keeping, standstill: Standstill) -> Self {
+    pub fn new(
+        number: usize,
+        scene: Arc<Scene>,
+        keeping: Keeping,
+        coordination: coordination::Way,
+        standstill: Standstill,
+    ) -> Self {
         Self {
             number,
             scene,
             keeping,
+            coordination,
             standstill,
             starts: AtomicU32::new(0),
             restart: Notify::new(),
@@ -106,15 +122,21 @@ impl NodeHost {
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         loop {
             let start = self.starts.fetch_add(1, Ordering::Relaxed);
-            let Serving { node, coordination, _watching } = self.start(start).await?;
+            let Serving { node, settings, coordination, _watching } = self.start(start).await?;
             self.scene.chronicle.note(self.name(), format!("start {start}"));
             let grace = self.scene.plan.lease;
+            let following = settings.follow(|config: &Config| node.set_limits(&config.limits));
             match &coordination {
-                None => self.restart.notified().await,
+                None => tokio::select! {
+                    biased;
+                    () = self.restart.notified() => {}
+                    never = following => match never {},
+                },
                 Some((coordination, registration)) => tokio::select! {
                     biased;
                     () = self.restart.notified() => {}
                     () = registration.lost() => return Err("another has taken its name".into()),
+                    never = following => match never {},
                     never = node.report_to(&**registration) => match never {},
                     never = leader::run(coordination, &**registration, grace) => match never {},
                 },
@@ -140,13 +162,12 @@ impl NodeHost {
     async fn start(&self, start: u32) -> Result<Serving, Box<dyn std::error::Error>> {
         let socket = self.bind(PORT, start).await;
         let mut watching = JoinSet::new();
-        let (cluster, coordinated) = match &self.keeping {
-            Keeping::Alone(_) => (None, None),
-            Keeping::Shared(_, way) => {
-                let coordinated = Coordinated::new(way.clone());
-                watching.spawn_local(coordinated.clone().watch_all());
-                (Some(self.cluster(start, &coordinated).await), Some(coordinated))
-            }
+        let coordinated = Coordinated::new(self.coordination.clone());
+        watching.spawn_local(coordinated.clone().watch_all());
+        let settings = Arc::new(self.settings(&coordinated).await);
+        let cluster = match &self.keeping {
+            Keeping::Alone(_) => None,
+            Keeping::Shared(_) => Some(self.cluster(start, &coordinated).await),
         };
         let plan = &self.scene.plan;
         let seed = plan.seed.wrapping_add(self.number as u64);
@@ -157,24 +178,24 @@ impl NodeHost {
             tokens: self.scene.keys.verifier(),
             store: Arc::new(LyingStore::new(self.store(), self.scene.ledger.clone(), self.scene.mutation)),
             clock: Arc::new(self.scene.clock.clone()),
-            limits: plan.limits.clone(),
+            limits: settings.config().limits,
             metrics: Arc::new(Metrics::new()),
             seed: seed32(seed, u64::from(start)),
             secret: seed32(seed, u64::MAX),
             name: self.name(),
             addresses: client_addresses(plan.nodes),
             cluster,
-            settings: None,
+            settings: Some(Arc::clone(&settings)),
         };
         let node = Node::start(parts).await?;
-        let coordination = match coordinated {
-            None => None,
-            Some(coordinated) => {
+        let coordination = match &self.keeping {
+            Keeping::Alone(_) => None,
+            Keeping::Shared(_) => {
                 let registration = self.register(&coordinated).await;
                 Some((coordinated, registration))
             }
         };
-        Ok(Serving { node, coordination, _watching: watching })
+        Ok(Serving { node, settings, coordination, _watching: watching })
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -184,7 +205,7 @@ impl NodeHost {
                 *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
                 Arc::new(store)
             }
-            Keeping::Shared(way, _) => Arc::new(way.clone()),
+            Keeping::Shared(way) => Arc::new(way.clone()),
         }
     }
 
@@ -195,6 +216,18 @@ impl NodeHost {
             coordination: Arc::new(coordinated.clone()),
             cluster: "sim".into(),
             through: self.scene.breaks(Mutation::FedAsItComes).then(|| Box::new(elsewhere::as_it_comes) as _),
+        }
+    }
+
+    /// The settings it goes by, as soon as coordination says which are live.
+    async fn settings(&self, coordinated: &Coordinated) -> Settings {
+        let config = Config { limits: self.scene.plan.limits.clone(), ..Config::default() };
+        let own = Loaded { config, origins: BTreeMap::new(), warnings: Vec::new() };
+        loop {
+            match Settings::begin(own.clone(), Arc::new(coordinated.clone())).await {
+                Ok(settings) => return settings,
+                Err(_) => sleep(RETRY).await,
+            }
         }
     }
 
@@ -212,7 +245,7 @@ impl NodeHost {
         loop {
             match coordinated.register(record.clone()).await {
                 Ok(registration) => return registration,
-                Err(_) => sleep(Duration::from_millis(200)).await,
+                Err(_) => sleep(RETRY).await,
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod disturbance;
 
+mod live;
+
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -91,6 +93,7 @@ fn limits(random: &mut StdRng) -> Limits {
         (3_600, random.random_range(10..20))
     };
     group.payload_bytes_max = 4096;
+    group.window_bytes_max = 64 << 10;
     group.sub_group_max = random.random_range(1..12);
     let access = &mut limits.access;
     access.heartbeat_ms = random.random_range(1_000..4_000);

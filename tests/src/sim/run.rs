@@ -8,11 +8,13 @@ use std::{
 
 use prost::Message as _;
 use shoal_node::store::{MemoryDisk, MemoryStore, MemoryTiming, ReadLimit, Store};
-use shoal_protocol::{GroupId, SLOTS, Seq, wire};
+use shoal_protocol::{Code, GroupId, SLOTS, Seq, wire};
+
+use wire::record::Body;
 
 use super::{
     app,
-    chronicle::Event,
+    chronicle::{Event, Outcome},
     judge::{Case, Findings, Holding, Holdings, judge},
     mutation::Mutation,
     panics,
@@ -64,6 +66,12 @@ pub struct Counts {
     pub changed: usize,
     /// Times an app started.
     pub lives: usize,
+    /// Messages refused since their senders were muted.
+    pub muted: usize,
+    /// Times a group was cut into more sub-groups.
+    pub cuts: usize,
+    /// And put together into fewer.
+    pub merges: usize,
 }
 
 impl Report {
@@ -92,11 +100,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { sent, committed, delivered, changed, lives } = self.counts;
+        let Counts { sent, committed, delivered, changed, lives, muted, cuts, merges } = self.counts;
         writeln!(
             f,
-            "seed {} ({} nodes): {} findings; {sent} sent, {committed} committed, {delivered} delivered, {changed} changes, \
-             {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
+            "seed {} ({} nodes): {} findings; {sent} sent, {committed} committed, {delivered} delivered, {muted} muted, \
+             {changed} changes, {cuts} cuts, {merges} merges, {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
             self.seed,
             self.nodes,
             self.findings.count(),
@@ -132,7 +140,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         findings.find(|| why);
     }
     panics::take().into_iter().for_each(|panic| findings.find(|| panic));
-    let counts = count(&events);
+    let counts = count(&events, &holdings);
     Report { seed, nodes, findings, hash: chronicle.hash(), counts, simulated, took: begun.elapsed() }
 }
 
@@ -176,12 +184,25 @@ async fn retry<T, E>(read: impl AsyncFn() -> Result<T, E>) -> T {
     }
 }
 
-fn count(events: &[(Duration, Event)]) -> Counts {
+fn count(events: &[(Duration, Event)], holdings: &Holdings) -> Counts {
     let mut counts = Counts::default();
+    for holding in holdings.groups.values() {
+        let layouts = holding.records.iter().filter_map(|record| match &record.body {
+            Some(Body::Layout(layout)) => Some(layout.partitions.len()),
+            _ => None,
+        });
+        let mut before = 1;
+        for sub_groups in layouts {
+            counts.cuts += usize::from(sub_groups > before);
+            counts.merges += usize::from(sub_groups < before);
+            before = sub_groups;
+        }
+    }
     for (_, event) in events {
         match event {
             Event::Sent { .. } => counts.sent += 1,
-            Event::Settled { outcome: super::chronicle::Outcome::Committed(_), .. } => counts.committed += 1,
+            Event::Settled { outcome: Outcome::Committed(_), .. } => counts.committed += 1,
+            Event::Settled { outcome: Outcome::Refused(Code::Muted), .. } => counts.muted += 1,
             Event::Delivered { .. } => counts.delivered += 1,
             Event::Changed { .. } => counts.changed += 1,
             Event::Life { .. } => counts.lives += 1,

@@ -57,8 +57,9 @@ impl World {
         let disk = scene.ledger.disk(plan.seed ^ 0x6469_736b);
         let coordination = coordination::Service::new(plan.lease, scene.clock.clone());
         let nodes = if plan.nodes == 1 {
-            let keeping = Keeping::Alone(disk.clone());
-            vec![Arc::new(NodeHost::new(0, Arc::clone(&scene), keeping, Standstill::default()))]
+            let (keeping, standstill) = (Keeping::Alone(disk.clone()), Standstill::default());
+            let way = coordination::Way::new(coordination.clone(), standstill.clone());
+            vec![Arc::new(NodeHost::new(0, Arc::clone(&scene), keeping, way, standstill))]
         } else {
             let database = Arc::new(Database::new(disk.clone(), plan.timing.clone()));
             let host = Arc::clone(&database);
@@ -66,9 +67,9 @@ impl World {
             let node = |number| {
                 let standstill = Standstill::default();
                 let store = database::Way::new(Arc::clone(&database), standstill.clone());
-                let coordination = coordination::Way::new(coordination.clone(), standstill.clone());
-                let keeping = Keeping::Shared(store, coordination);
-                Arc::new(NodeHost::new(number, Arc::clone(&scene), keeping, standstill))
+                let way = coordination::Way::new(coordination.clone(), standstill.clone());
+                let keeping = Keeping::Shared(store);
+                Arc::new(NodeHost::new(number, Arc::clone(&scene), keeping, way, standstill))
             };
             (0..plan.nodes).map(node).collect()
         };
@@ -186,33 +187,17 @@ impl World {
             Disturbance::Drain(node, is_wished) => {
                 self.coordination.drain(&NodeName(self.nodes[node].name()), is_wished);
             }
-            Disturbance::DatabaseDown
-            | Disturbance::DatabaseUp
-            | Disturbance::DatabaseCut(..)
-            | Disturbance::CoordinationCut(..)
-            | Disturbance::Lag(..)
-            | Disturbance::LeaseLost(_) => self.disturb_sharing(disturbance),
-        }
-    }
-
-    /// What a node that shares nothing cannot have.
-    fn disturb_sharing(&self, disturbance: &Disturbance) {
-        let ways = |node: usize| match &self.nodes[node].keeping {
-            Keeping::Shared(store, coordination) => Some((store, coordination)),
-            Keeping::Alone(_) => None,
-        };
-        match *disturbance {
-            Disturbance::DatabaseCut(node, is_cut) => {
-                ways(node).inspect(|(store, _)| store.cut(is_cut));
-            }
-            Disturbance::CoordinationCut(node, is_cut) => {
-                ways(node).inspect(|(_, coordination)| coordination.cut(is_cut));
-            }
-            Disturbance::Lag(node, lag) => {
-                ways(node).inspect(|(_, coordination)| coordination.lag(lag));
-            }
+            Disturbance::CoordinationCut(node, is_cut) => self.nodes[node].coordination.cut(is_cut),
+            Disturbance::Lag(node, lag) => self.nodes[node].coordination.lag(lag),
             Disturbance::LeaseLost(node) => self.coordination.expire(&NodeName(self.nodes[node].name())),
-            _ => {}
+            Disturbance::Live(key, value) => self.coordination.set_live(key, value),
+            Disturbance::DatabaseCut(node, is_cut) => {
+                if let Keeping::Shared(store) = &self.nodes[node].keeping {
+                    store.cut(is_cut);
+                }
+            }
+            // A node alone has its own.
+            Disturbance::DatabaseDown | Disturbance::DatabaseUp => {}
         }
     }
 

@@ -143,20 +143,27 @@ impl Actor {
     async fn change_something(&mut self) {
         let group = self.draw_group_to_change();
         let other = user(self.random.random_range(0..USERS));
-        let another = user(self.random.random_range(0..USERS));
+        let some = self.draw_users();
         let client = self.client.clone();
-        let changed = match self.random.random_range(0..16) {
+        let changed = match self.random.random_range(0..17) {
             0..2 => client.join(group).await,
             2..4 if group != GroupId::named(TOWN) => client.leave(group).await,
-            4..8 => client.add(group, &[other, another]).await,
-            8..11 => client.remove(group, &[other]).await,
-            11 => client.mute(group, &other, self.mute_until()).await,
-            12 => client.ban(group, &other, self.random.random_ratio(1, 3)).await,
-            13 => client.set_settings(group, self.draw_settings()).await,
-            14 if group == GroupId::named(LATE) => client.close_group(group).await,
+            4..8 => client.add(group, &some).await,
+            8..11 => client.remove(group, &some).await,
+            11..13 => client.mute(group, &other, self.mute_until()).await,
+            13 => client.ban(group, &other, self.random.random_ratio(1, 3)).await,
+            14 => client.set_settings(group, self.draw_settings()).await,
+            15 if group == GroupId::named(LATE) => client.close_group(group).await,
             _ => self.set_role(group, &other).await,
         };
         self.tell_changed(group, changed);
+    }
+
+    /// One or two; now and then so many that the group is cut otherwise for it.
+    fn draw_users(&mut self) -> Vec<UserId> {
+        let many = if self.random.random_ratio(1, 5) { USERS / 2 } else { 2 };
+        let (from, count) = (self.random.random_range(0..USERS), self.random.random_range(1..=many));
+        (from..from + count).map(|number| user(number % USERS)).collect()
     }
 
     /// Often one that it may change.

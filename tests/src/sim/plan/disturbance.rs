@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::{RngExt, rngs::StdRng};
 use shoal_node::store::MemoryFault;
 
-use super::{PHONES, ms};
+use super::{PHONES, live, ms};
 use crate::sim::node::node_name;
 
 /// A host of a run.
@@ -73,6 +73,8 @@ pub enum Disturbance {
     Drain(usize, bool),
     /// Groups are placed anew, as drawn from a seed.
     Place(u64),
+    /// A setting is set live for all nodes, or is no more.
+    Live(&'static str, Option<u64>),
 }
 
 /// All that goes wrong while apps are busy, in order.
@@ -93,6 +95,7 @@ pub(super) fn draw(
             script.add(random, from);
         }
     }
+    script.all.extend(live::draw(random, nodes, busy));
     let mut all = script.all;
     all.sort_by_key(|(at, _)| *at);
     all
@@ -123,6 +126,7 @@ pub fn remedies(nodes: usize, longest: Duration) -> Vec<Disturbance> {
         }
     }
     all.extend((0..PHONES).map(|phone| Disturbance::Up(Host::Phone(phone))));
+    all.extend(live::remedies());
     all
 }
 
