@@ -17,7 +17,13 @@ mod two_homes;
 
 mod world;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use shoal_client::{Code, GroupId, PublishError, Start, wire};
 use shoal_node::{
@@ -88,6 +94,37 @@ async fn a_group_whose_home_moves_goes_on_for_everybody() {
         assert!(heard.iter().all(|(_, text)| *text == round.to_string()), "{heard:?}");
     }
     assert_eq!(homes[..3], ["a", "b", "c"]);
+}
+
+/// What is on its way when a home moves goes to the next by itself, from a session beside the old home,
+/// beside the new one, and elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sender_is_asked_to_come_again_when_a_home_moves_under_load() {
+    let names = ["a", "b", "c"];
+    let world = World::new(&names).await;
+    let group = GroupId::named("to and fro");
+    let clients =
+        [world.client("ann", "a").await, world.client("bob", "b").await, world.client("cid", "c").await];
+    clients[0].create(group, wire::Settings::default(), &[user("bob"), user("cid")]).await.unwrap();
+    let is_moving = Arc::new(AtomicBool::new(true));
+    let talking = clients.map(|client| {
+        let is_moving = Arc::clone(&is_moving);
+        tokio::spawn(async move {
+            while is_moving.load(Relaxed) {
+                client.publish(group, "on").await.unwrap();
+            }
+        })
+    });
+    for home in names.iter().cycle().take(7) {
+        world.place(&[home]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    is_moving.store(false, Relaxed);
+    for talker in talking {
+        timeout(PATIENCE, talker).await.unwrap().unwrap();
+    }
+    let asked_again = |name: &&str| world.nodes[name].metrics.publishes_refused.get(Code::Busy);
+    assert_eq!(names.iter().map(asked_again).sum::<u64>(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,7 +93,7 @@ fn clients_of_three_nodes_hear_everything() {
 fn a_rolling_restart_is_noticed_by_nobody() {
     let mut cluster = Cluster::start();
     cluster.settle();
-    let before = faults::load(&cluster, 10).join().unwrap();
+    let before = faults::load(&cluster, 20).join().unwrap();
     let load = faults::load(&cluster, 30);
     for node in &mut cluster.nodes {
         let begun = Instant::now();

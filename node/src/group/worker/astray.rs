@@ -64,14 +64,15 @@ impl Astray {
 }
 
 impl Worker {
-    /// A message that is not answered yet: it goes again, or its sender hears why not.
+    /// A message that is not answered yet: it goes again, or whoever sent it hears why not.
     pub(super) fn turn_away(&mut self, publish: Publish, why: Refusal) {
-        let may_wait = publish.arrived.elapsed() < PATIENCE && !self.is_stopping;
-        match publish.receipt {
-            ReceiptTo::Session(_) if why.code == Code::NotHome && may_wait => {
-                self.astray.push(publish, Instant::now());
-            }
-            _ => self.refuse(publish, why),
+        let is_astray = why.code == Code::NotHome && matches!(publish.receipt, ReceiptTo::Session(_));
+        if !is_astray {
+            self.refuse(publish, why);
+        } else if publish.arrived.elapsed() < PATIENCE && !self.is_stopping {
+            self.astray.push(publish, Instant::now());
+        } else {
+            self.refuse(publish, Refusal { code: Code::Busy, ..why });
         }
     }
 
@@ -87,5 +88,48 @@ impl Worker {
         for publish in self.astray.take() {
             self.refuse(publish, why.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_protocol::{DeviceId, GroupId, Incarnation, SenderId, UserId, wire};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn message(receipts: &mpsc::Sender<wire::Receipt>, now: Instant) -> Publish {
+        let user = UserId::new("ann").unwrap();
+        Publish {
+            group: GroupId::named("a"),
+            sender: SenderId { user, device: DeviceId(1), incarnation: Incarnation(1) },
+            number: 1,
+            message: wire::Message::default(),
+            receipt: ReceiptTo::Session(receipts.clone().try_reserve_owned().unwrap()),
+            arrived: now,
+        }
+    }
+
+    #[test]
+    fn they_go_again_soon_and_less_often_until_the_placement_changes() {
+        let (receipts, _read) = mpsc::channel(4);
+        let mut now = Instant::now();
+        let mut astray = Astray::new(now);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            astray.push(message(&receipts, now), now);
+            astray.push(message(&receipts, now), now + PAUSE_FIRST);
+            pauses.push((astray.due - now).as_millis());
+            now = astray.due;
+            assert_eq!(astray.take().len(), 2);
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 80, 80, 80]);
+        astray.push(message(&receipts, now), now);
+        astray.hurry(now);
+        assert_eq!(astray.due, now);
+        astray.take();
+        now += Duration::from_secs(1);
+        astray.push(message(&receipts, now), now);
+        assert_eq!(astray.due - now, PAUSE_FIRST, "what was long ago does not count");
     }
 }
