@@ -1,28 +1,36 @@
 //! The judge of one group: what was sent, acknowledged and delivered goes in, a verdict comes out.
 //!
 //! ```text
-//!  sent(sender, number) ──────────────┐
+//!  joined(member, seq), left(…) ──────┐
+//!  sent(sender, number) ──────────────┤
 //!  acknowledged(sender, number, seq) ─┼─► one shared order by Seq ─► verdict
-//!  delivered(receiver, seq, content) ─┤   one cursor a receiver
+//!  delivered(receiver, seq, content) ─┤   one cursor a member
 //!  passed(receiver, seq) ─────────────┘
 //! ```
 //!
-//! Every delivery of every receiver is judged. A place in the order is kept from the first receipt
-//! or delivery that names it until all receivers have had it, so memory is what is under way:
-//! about a hundred bytes for each message that some receiver still lacks, whatever the number of
-//! receivers.
+//! Every delivery of every receiver is judged: all from the record of its join on, and nothing that is
+//! above the record of its leave. A place in the order is kept from the first receipt or delivery that
+//! names it until all whose own it is have had it, so memory is what is under way: about a hundred bytes
+//! for each message that some receiver still lacks, whatever the number of receivers, and as much for
+//! each member.
 
 use std::{collections::BTreeMap, fmt};
 
-use cursor::{Cursor, Step};
+use cursor::Step;
 use fates::{Fates, Placed};
+use members::Members;
+
+pub use verdict::Verdict;
+
+mod verdict;
+
+mod members;
 
 mod cursor;
 
-mod fates;
+mod watermarks;
 
-/// How many findings are told in words.
-const FINDINGS_MAX: usize = 20;
+mod fates;
 
 /// Which message: the sender's number in the group, and the message's among theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,104 +61,83 @@ pub enum Content {
     Corrupt,
 }
 
-/// What is wrong with a group's deliveries, and how much of it there was.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Given to a client for sending.
-    pub published: u64,
-    /// Receipts that say "durable".
-    pub acknowledged: u64,
-    /// Refused for good.
-    pub refused: u64,
-    /// Deliveries, over all receivers.
-    pub deliveries: u64,
-    /// Deliveries that were owed and never came.
-    pub lost: u64,
-    /// Deliveries of what was had before, and messages with two places.
-    pub duplicated: u64,
-    /// Deliveries out of order, places at which two receivers got different messages, and messages
-    /// that overtook an earlier one of their sender.
-    pub reordered: u64,
-    /// Deliveries whose bytes are not what was sent.
-    pub corrupted: u64,
-    /// Deliveries of what was refused or never sent.
-    pub phantoms: u64,
-    /// Places that a receiver passed over and never got, whether or not anybody knows what is there.
-    pub holes: u64,
-    /// The first of these, in words.
-    pub findings: Vec<String>,
-}
-
-impl Verdict {
-    /// Is nothing wrong?
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.corrupted + self.phantoms + self.holes == 0
-    }
-
-    /// Adds another group's.
-    pub fn add(&mut self, other: Self) {
-        self.published += other.published;
-        self.acknowledged += other.acknowledged;
-        self.refused += other.refused;
-        self.deliveries += other.deliveries;
-        self.lost += other.lost;
-        self.duplicated += other.duplicated;
-        self.reordered += other.reordered;
-        self.corrupted += other.corrupted;
-        self.phantoms += other.phantoms;
-        self.holes += other.holes;
-        let room = FINDINGS_MAX.saturating_sub(self.findings.len());
-        self.findings.extend(other.findings.into_iter().take(room));
-    }
-
-    fn find(&mut self, finding: impl FnOnce() -> String) {
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(finding());
-        }
-    }
-}
-
 /// What stands at one place of the order.
 #[derive(Debug, Default)]
 struct Place {
     message: Option<MessageId>,
     checksum: Option<u64>,
-    seen: u32,
+    /// Somebody got it; else it is known from its receipt alone.
+    seen: bool,
 }
 
 /// The judge of one group, whose members all send and all receive.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct GroupChecker {
     name: String,
-    receivers: Vec<Cursor>,
+    members: Members,
+    /// By member.
     senders: Vec<Fates>,
     order: BTreeMap<u64, Place>,
-    owed: u64,
+    /// The lowest place above all that are known of.
+    tail: u64,
     unanswered: u64,
     verdict: Verdict,
 }
 
 impl GroupChecker {
-    /// A judge for a group of `members`, called `name` in what it finds.
+    /// A judge for a group without members yet, called `name` in what it finds.
     #[must_use]
-    pub fn new(name: impl Into<String>, members: u32) -> Self {
-        Self {
-            name: name.into(),
-            receivers: (0..members).map(|_| Cursor::new()).collect(),
-            senders: (0..members).map(|_| Fates::default()).collect(),
-            order: BTreeMap::new(),
-            owed: 0,
-            unanswered: 0,
-            verdict: Verdict::default(),
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), tail: 1, ..Self::default() }
+    }
+
+    /// So many are about to ask to join: what comes from here on may be theirs, and is kept until it is
+    /// known. The answer is for [`joined`](Self::joined) or [`not_joined`](Self::not_joined), once for
+    /// each.
+    pub fn joining(&mut self, count: u32) -> u64 {
+        self.members.joining(self.tail, count);
+        self.tail
+    }
+
+    /// One of those who began to join at `asked` did not.
+    pub fn not_joined(&mut self, asked: u64) {
+        self.members.answered(asked, 1);
+        self.settle_front();
+    }
+
+    /// One of those who began to join at `asked` is a member from the record at `seq` on.
+    pub fn joined(&mut self, member: u32, asked: u64, seq: u64) {
+        self.members.answered(asked, 1);
+        if seq < asked {
+            self.verdict.reordered += 1;
+            let name = &self.name;
+            self.verdict
+                .find(|| format!("{name}: member {member} asked to join at {asked}, and did at {seq}"));
         }
+        // What is below may have been settled.
+        self.members.joined(member, seq.max(asked));
+        self.known(seq);
+        self.settle_front();
+    }
+
+    /// A member left with the record at `seq`, the last that is theirs; none where nobody can say.
+    pub fn left(&mut self, member: u32, seq: Option<u64>) {
+        let after = self.members.left(member, seq);
+        if after > 0 {
+            self.verdict.strays += after;
+            let name = &self.name;
+            self.verdict.find(|| format!("{name}: member {member} got {after} records after it had left"));
+        }
+        self.settle_front();
     }
 
     /// The message is about to be given to its sender's client.
     pub fn sent(&mut self, message: MessageId) {
         self.verdict.published += 1;
         self.unanswered += 1;
-        self.senders[message.sender as usize].sent(message.number);
+        let at = message.sender as usize;
+        self.senders.resize_with(self.senders.len().max(at + 1), Fates::default);
+        self.senders[at].sent(message.number);
     }
 
     /// Its receipt came: durable at `seq`. A second receipt for the same message changes nothing.
@@ -200,30 +187,34 @@ impl GroupChecker {
                 self.verdict.corrupted += 1;
                 let name = &self.name;
                 self.verdict.find(|| format!("{name}: member {receiver} got bytes nobody sent at {seq}"));
-                self.place(seq);
             }
         }
-        self.owed -= 1;
-        self.place(seq).seen += 1;
+        self.place(seq).seen = true;
         self.settle_front();
     }
 
     /// A receiver's app got the record at `seq`, which is no message.
     pub fn passed(&mut self, receiver: u32, seq: u64) {
         self.step(receiver, seq);
+        self.settle_front();
     }
 
     /// What is still to come: deliveries owed, and messages without receipt or refusal.
     #[must_use]
     pub fn outstanding(&self) -> (u64, u64) {
-        (self.owed, self.unanswered)
+        (self.members.lacking_below(self.tail), self.unanswered)
     }
 
-    /// How many places a receiver is behind the one that is furthest.
+    /// How many places a receiver is behind the last that is known of.
     #[must_use]
     pub fn behind(&self, receiver: u32) -> u64 {
-        let furthest = self.receivers.iter().map(Cursor::next).max().unwrap_or(0);
-        furthest - self.receivers[receiver as usize].next()
+        self.members.next(receiver).map_or(0, |next| self.tail.saturating_sub(next))
+    }
+
+    /// The lowest place that some member lacks, and the lowest that nobody knows of.
+    #[must_use]
+    pub fn furthest_behind(&self) -> (u64, u64) {
+        (self.members.furthest_behind().unwrap_or(self.tail).min(self.tail), self.tail)
     }
 
     /// What has been counted and found so far; what is lost shows at the end.
@@ -243,34 +234,30 @@ impl GroupChecker {
 
     /// Who lacks what some have had?
     fn judge_places(&mut self) {
-        let receivers = self.receivers.len() as u64;
         for (seq, place) in std::mem::take(&mut self.order) {
-            let missing = receivers - u64::from(place.seen);
-            if place.seen == 0 {
+            if !place.seen {
                 // Known from its receipt alone, so counted with the receipts.
                 continue;
             }
+            let missing = self.members.lacking_at(seq);
             if missing > 0 {
                 self.verdict.lost += missing;
                 let what = place.message.map_or("corrupt".into(), |message| message.to_string());
-                let name = &self.name;
+                let (name, members) = (&self.name, self.members.owning(seq));
                 self.verdict.find(|| {
-                    format!("{name}: {missing} of {receivers} never got the record at {seq} ({what})")
+                    format!("{name}: {missing} of {members} never got the record at {seq} ({what})")
                 });
             }
-            self.settle(seq, place.message);
+            self.settle(seq, &place);
         }
     }
 
     /// Who passed over what?
     fn judge_holes(&mut self) {
-        for (receiver, cursor) in self.receivers.iter().enumerate() {
-            let holes = cursor.holes();
-            if holes > 0 {
-                self.verdict.holes += holes;
-                let name = &self.name;
-                self.verdict.find(|| format!("{name}: member {receiver} passed over {holes} places"));
-            }
+        for (receiver, holes) in self.members.holes() {
+            self.verdict.holes += holes;
+            let name = &self.name;
+            self.verdict.find(|| format!("{name}: member {receiver} passed over {holes} places"));
         }
     }
 
@@ -278,18 +265,22 @@ impl GroupChecker {
     fn judge_receipts(&mut self) {
         for (sender, fates) in (0..).zip(&self.senders) {
             for (number, seq) in fates.unconfirmed() {
-                self.verdict.lost += self.receivers.len() as u64;
+                self.verdict.lost += self.members.owning(seq).max(1);
                 let (name, message) = (&self.name, MessageId { sender, number });
                 self.verdict.find(|| format!("{name}: nobody got {message} at {seq}, as acknowledged"));
             }
         }
     }
 
-    /// Moves a receiver; false where it had this place before.
+    /// There is a record at `seq`.
+    fn known(&mut self, seq: u64) {
+        self.tail = self.tail.max(seq.saturating_add(1));
+    }
+
+    /// Moves a receiver; false where this place is none that it lacked.
     fn step(&mut self, receiver: u32, seq: u64) -> bool {
-        let cursor = &mut self.receivers[receiver as usize];
-        let next = cursor.next();
-        let step = cursor.step(seq);
+        let next = self.members.next(receiver).unwrap_or(1);
+        let step = self.members.step(receiver, seq);
         let name = &self.name;
         match step {
             Step::Forward => {}
@@ -301,8 +292,13 @@ impl GroupChecker {
                 self.verdict.duplicated += 1;
                 self.verdict.find(|| format!("{name}: member {receiver} got {seq} again"));
             }
+            Step::Astray => {
+                self.verdict.strays += 1;
+                self.verdict.find(|| format!("{name}: member {receiver} got {seq}, when it was no member"));
+            }
         }
-        step != Step::Again
+        self.known(seq);
+        matches!(step, Step::Forward | Step::Late)
     }
 
     /// A whole message: was it ever sent, and is it the one that others got at this place?
@@ -316,7 +312,6 @@ impl GroupChecker {
         self.verdict.phantoms += 1;
         let name = &self.name;
         self.verdict.find(|| format!("{name}: member {receiver} got {message} at {seq}, never sent"));
-        self.place(seq);
     }
 
     /// `message` stands at `seq`, says a receipt or a delivery: do all say so?
@@ -340,29 +335,28 @@ impl GroupChecker {
         }
     }
 
-    /// The place at `seq`; a new one is owed to every receiver.
     fn place(&mut self, seq: u64) -> &mut Place {
-        let receivers = self.receivers.len() as u64;
-        self.order.entry(seq).or_insert_with(|| {
-            self.owed += receivers;
-            Place::default()
-        })
+        self.known(seq);
+        self.order.entry(seq).or_default()
     }
 
-    /// Lets go of the lowest places that all receivers have had.
+    /// Lets go of the lowest places that everybody has had whose own they are, and who joins will not
+    /// need.
     fn settle_front(&mut self) {
+        let needed = self.members.needed();
         while let Some(first) = self.order.first_entry() {
-            if (first.get().seen as usize) < self.receivers.len() {
+            if needed.is_some_and(|needed| needed <= *first.key()) {
                 return;
             }
             let (seq, place) = first.remove_entry();
-            self.settle(seq, place.message);
+            self.settle(seq, &place);
         }
     }
 
     /// The order up to `seq` is settled: does it keep the sender's?
-    fn settle(&mut self, seq: u64, message: Option<MessageId>) {
-        let Some(message) = message else { return };
+    fn settle(&mut self, seq: u64, place: &Place) {
+        // What nobody got stays open with its sender.
+        let Some(message) = place.message.filter(|_| place.seen) else { return };
         let placed = self.senders[message.sender as usize].place(message.number, seq);
         let name = &self.name;
         let (count, what) = match placed {

@@ -41,8 +41,14 @@ impl Display {
             ticks.tick().await;
             self.bar.set_position(millis(begun.elapsed()));
             let (so_far, progress) = (judge.so_far(), judge.progress());
+            let crowd = judge.crowd().map_or(String::new(), |crowd| {
+                format!(
+                    "{} members in {} sub-groups; ",
+                    crowd.attendance.members, crowd.attendance.sub_groups
+                )
+            });
             self.bar.set_message(format!(
-                "{} sent, {} acknowledged, {} delivered, {} under way",
+                "{crowd}{} sent, {} acknowledged, {} delivered, {} under way",
                 so_far.published, so_far.acknowledged, so_far.deliveries, progress.owed
             ));
         }

@@ -13,7 +13,8 @@ use crate::{
     payload::Payload,
     plan::{Due, Habit, MemberId, Plan},
     report::{Latencies, Quantiles},
-    timeline::{Step, Timeline},
+    setup::Made,
+    timeline::{Attendance, Crowd, Step, Timeline},
 };
 
 /// Judges what all clients of a run send and get.
@@ -44,9 +45,7 @@ impl Judge {
     /// The judge of the run with this number, whose first message is due at `begun`.
     #[must_use]
     pub fn new(run: u64, begun: Instant, plan: &Plan) -> Self {
-        let checker = |(group, members): (usize, &u32)| {
-            Mutex::new(GroupChecker::new(format!("group {group}"), *members))
-        };
+        let checker = |group| Mutex::new(GroupChecker::new(format!("group {group}")));
         let mut habits: Vec<Vec<Habit>> = plan.groups().iter().map(|_| Vec::new()).collect();
         for (id, habit) in plan.members() {
             habits[id.group as usize].push(habit);
@@ -55,11 +54,21 @@ impl Judge {
             run,
             begun,
             habits,
-            groups: plan.groups().iter().enumerate().map(checker).collect(),
-            lags: plan.groups().iter().map(|members| Mutex::new(Lags::new(*members))).collect(),
+            groups: (0..plan.groups().len()).map(checker).collect(),
+            lags: plan.groups().iter().map(|_| Mutex::default()).collect(),
             publish: Mutex::default(),
             delivery: Mutex::default(),
             timeline: Mutex::new(Timeline::new(plan.duration())),
+        }
+    }
+
+    /// The connected members of groups that were just made.
+    pub(crate) fn begin(&self, plan: &Plan, made: impl IntoIterator<Item = Made>) {
+        let members = |id: MemberId| plan.groups()[id.group as usize];
+        let asked: Vec<_> =
+            (0..).zip(plan.groups()).map(|(group, members)| self.joining(group, *members)).collect();
+        for Made { id, seq } in made.into_iter().filter(|made| made.id.member < members(made.id)) {
+            self.joined(id, asked[id.group as usize], seq);
         }
     }
 
@@ -69,9 +78,31 @@ impl Judge {
         self.begun
     }
 
+    /// So many are about to ask to join a group: see [`GroupChecker::joining`].
+    #[must_use]
+    pub fn joining(&self, group: u32, count: u32) -> u64 {
+        self.group(group).joining(count)
+    }
+
+    /// One of those who began to join at `asked` did not.
+    pub fn not_joined(&self, group: u32, asked: u64) {
+        self.group(group).not_joined(asked);
+    }
+
+    /// One of those who began to join at `asked` is a member from the record at `seq` on.
+    pub fn joined(&self, member: MemberId, asked: u64, seq: u64) {
+        self.group(member.group).joined(member.member, asked, seq);
+    }
+
+    /// A member left with the record at `seq`; none where nobody can say.
+    pub fn left(&self, member: MemberId, seq: Option<u64>) {
+        self.group(member.group).left(member.member, seq);
+    }
+
     /// The payload of a message that is about to be given to its sender's client.
     pub fn send(&self, due: Due) -> Payload {
         self.group(due.sender.group).sent(message(due));
+        lock(&self.timeline).published(self.begun.elapsed());
         Payload {
             run: self.run,
             group: due.sender.group,
@@ -105,7 +136,11 @@ impl Judge {
 
     /// A member's app got the message at `seq`.
     pub fn delivered(&self, member: MemberId, seq: u64, bytes: &[u8]) {
-        lock(&self.lags[member.group as usize]).had(member.member, seq, self.begun.elapsed());
+        let now = self.begun.elapsed();
+        let lag = lock(&self.lags[member.group as usize]).had(member.member, seq, now);
+        if self.habit(member) == Habit::Steady {
+            lock(&self.timeline).lagged(now, lag);
+        }
         let content = match Payload::decode(bytes, self.run, member.group) {
             Ok(received) => {
                 self.time(member, &received.payload);
@@ -126,6 +161,18 @@ impl Judge {
     #[must_use]
     pub fn behind(&self, member: MemberId) -> u64 {
         self.group(member.group).behind(member.member)
+    }
+
+    /// How the crowd of a group is at this moment.
+    pub fn observe(&self, group: u32, attendance: Attendance) {
+        let now = self.begun.elapsed();
+        let (behind, tail) = self.group(group).furthest_behind();
+        // Who lacks something lags by as long as that has been there.
+        let since = lock(&self.lags[group as usize]).known_since(behind);
+        let crowd = Crowd { attendance, behind_records: tail - behind };
+        let mut timeline = lock(&self.timeline);
+        timeline.lagged(now, since.map_or(Duration::ZERO, |since| now.saturating_sub(since)));
+        timeline.observed(now, crowd);
     }
 
     /// What is still to come, over all groups.
@@ -176,13 +223,18 @@ impl Judge {
         lock(&self.timeline).steps()
     }
 
+    /// Who was there of late, in a run along a curve.
+    #[must_use]
+    pub fn crowd(&self) -> Option<Crowd> {
+        lock(&self.timeline).crowd()
+    }
+
     /// The verdict, once nothing more will come: the judge forgets all it knew.
     #[must_use]
     pub fn finish(&self) -> Verdict {
         let mut verdict = Verdict::default();
         for group in &self.groups {
-            let checker = std::mem::replace(&mut *lock(group), GroupChecker::new("", 0));
-            verdict.add(checker.finish());
+            verdict.add(std::mem::take(&mut *lock(group)).finish());
         }
         verdict
     }
@@ -229,8 +281,14 @@ mod tests {
         let shape = Shape::new(1, 3);
         let plan = Plan::new(&[shape], Duration::from_secs(1), 0.0, 0.0, 1);
         let judge = Judge::new(1, Instant::now(), &plan);
+        let asked = judge.joining(0, 3);
+        for member in 0..3 {
+            let id = MemberId { group: 0, member };
+            judge.joined(id, asked, 1);
+            judge.passed(id, 1);
+        }
         let mut saboteur = how.map(Saboteur::new);
-        for (due, seq) in plan.messages(10.0).zip(1..) {
+        for (due, seq) in plan.messages(10.0).zip(2..) {
             let bytes = judge.send(due).encode(128);
             judge.acknowledged(due, seq);
             for member in 0..3 {

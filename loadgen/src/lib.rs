@@ -5,17 +5,22 @@
 //! - [`payload`]: what a message carries, so that its receiver can be checked;
 //! - [`checker`]: the judge of one group, pure: what happened goes in, a verdict comes out;
 //! - [`plan`]: who does what when, from a seed;
+//! - [`curve`]: how many members one group has and how much they say, over time;
 //! - [`report`]: what a run found;
 //! - [`options`]: what to run;
 //! - [`sabotage`]: spoils a delivery, to show that the judge bites;
 //! - [`judge`]: the judges of all groups, with the clock beside them;
-//! - [`run()`]: makes the groups, connects, sends, waits, judges.
+//! - [`run()`]: makes the groups, connects, sends, waits, judges;
+//! - [`follow_curve()`]: the same with one group that grows and shrinks;
+//! - [`plot`]: draws what happened when.
 
 pub mod payload;
 
 pub mod checker;
 
 pub mod plan;
+
+pub mod curve;
 
 pub mod report;
 
@@ -33,11 +38,20 @@ mod setup;
 
 mod member;
 
+mod change;
+
+mod crowd;
+
 mod display;
 
 mod run;
 
-pub use options::{Options, Sabotage};
+mod grow;
+
+pub mod plot;
+
+pub use grow::follow_curve;
+pub use options::{Bounds, Clients, DayOptions, GrowOptions, Options, Sabotage};
 pub use report::Report;
 pub use run::run;
 pub use setup::SetupError;

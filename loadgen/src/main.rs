@@ -1,10 +1,14 @@
 //! `shoal-loadgen`: loads a node and judges every delivery; exits with 1 where one is wrong.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
-use shoal_loadgen::{Options, Report};
+use clap::{Args, Parser, Subcommand};
+use shoal_loadgen::{DayOptions, GrowOptions, Options, Report, follow_curve, plot};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,10 +27,34 @@ enum Command {
     Run {
         #[command(flatten)]
         options: Options,
-        /// Where to write the report as JSON
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
+        #[command(flatten)]
+        out: Out,
     },
+    /// Lets one group grow and shrink again while its members talk, and judges every delivery: to each
+    /// all from its join on, and nothing from after its leave
+    Grow {
+        #[command(flatten)]
+        options: GrowOptions,
+        #[command(flatten)]
+        out: Out,
+    },
+    /// The same along a day's curve of members and messages, compressed into minutes
+    Day {
+        #[command(flatten)]
+        options: Box<DayOptions>,
+        #[command(flatten)]
+        out: Out,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Out {
+    /// Where to write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to draw what happened when, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -35,8 +63,7 @@ async fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let Command::Run { options, json } = Arguments::parse().command;
-    match run(options, json).await {
+    match run(Arguments::parse().command).await {
         Ok(report) if report.passed => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -47,12 +74,26 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(options: Options, json: Option<PathBuf>) -> Result<Report> {
-    let report = shoal_loadgen::run(options).await?;
+async fn run(command: Command) -> Result<Report> {
+    let (report, out) = match command {
+        Command::Run { options, out } => (shoal_loadgen::run(options).await?, out),
+        Command::Grow { options, out } => {
+            (follow_curve(&options.clients, options.bounds, &options.curve()).await?, out)
+        }
+        Command::Day { options, out } => {
+            (follow_curve(&options.clients, options.bounds, &options.curve()).await?, out)
+        }
+    };
     println!("{report}");
-    if let Some(path) = json {
-        std::fs::write(&path, serde_json::to_string_pretty(&report)? + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some(path) = out.json {
+        write(&path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    }
+    if let Some(path) = out.plot {
+        write(&path, &plot::svg(&report))?;
     }
     Ok(report)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

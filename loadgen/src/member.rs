@@ -6,22 +6,26 @@ use std::{collections::VecDeque, future::Future, ops::Range, pin::Pin, sync::Arc
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use shoal_client::{
-    Client, Config, Delivered, Follow, FollowError, GroupId, PublishError, Saved, Seq, Start, wire,
+    Client, Code, Config, Delivered, Follow, FollowError, GroupId, PublishError, Saved, Seq, Start, wire,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
     judge::Judge,
     plan::{Due, Habit, MemberId},
+    report::Report,
     sabotage::Saboteur,
     setup::Present,
 };
 
 /// Messages without receipt, above which further ones wait: the client's own bound is higher.
 const UNANSWERED_MAX: usize = 256;
+
+/// How long somebody who has left waits for what is still to be answered.
+const RECEIPTS_WAIT: Duration = Duration::from_secs(20);
 
 /// What clients who stop reading buffer, so that they are soon felt.
 const SLOW_BUFFER_BYTES: usize = 8 << 10;
@@ -68,7 +72,40 @@ pub(crate) struct Member {
     /// When it does not read or is away.
     pub(crate) interruptions: VecDeque<Range<Instant>>,
     pub(crate) saboteur: Option<Saboteur>,
+    /// Once nobody has anything more for it to send, its follow may end: it is no member then.
+    pub(crate) may_leave: bool,
     pub(crate) counts: Counts,
+}
+
+/// A member that is done.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) id: MemberId,
+    counts: Counts,
+    ended: Option<Ended>,
+}
+
+impl Done {
+    /// Puts what it came to into the report.
+    pub(crate) fn tell(self, judge: &Judge, report: &mut Report) {
+        let Self { id, counts, ended } = self;
+        if let Some(lag) = judge.worst_lag(id) {
+            let kept = counts.reconnects == 0;
+            let worst = if kept { &mut report.kept_lag_ms } else { &mut report.moved_lag_ms };
+            *worst = worst.max(lag.as_secs_f64() * 1000.0);
+            report.moved += u64::from(!kept);
+        }
+        report.gaps_refilled += counts.gaps_refilled;
+        report.reconnects += counts.reconnects;
+        report.moves += counts.moves;
+        report.parked += counts.parked;
+        report.restarts += counts.restarts;
+        report.pauses += counts.pauses;
+        report.behind_max = report.behind_max.max(counts.behind_max);
+        if let Some(ended) = ended {
+            report.fail(format!("member {} of group {}: {ended}", id.member, id.group));
+        }
+    }
 }
 
 type Receipts = FuturesOrdered<Pin<Box<dyn Future<Output = (Due, Result<Seq, PublishError>)> + Send>>>;
@@ -91,27 +128,27 @@ pub(crate) fn configured(config: Config, habit: Habit) -> Config {
 
 impl Member {
     /// Runs until `stop`, or until its client is of no more use.
-    pub(crate) async fn run(
-        mut self,
-        present: Present,
-        mut stop: watch::Receiver<bool>,
-    ) -> (MemberId, Counts, Option<Ended>) {
+    pub(crate) async fn run(mut self, present: Present, mut stop: watch::Receiver<bool>) -> Done {
         let Present { config, client, follow } = present;
         let mut life = Life { client, follow, receipts: Receipts::new(), offered: None, reads: true };
         let ended = loop {
             match self.live(&mut life, &mut stop).await {
                 Ok(Next::Stop) => break None,
+                Ok(Next::Gone) => {
+                    self.await_receipts(&mut life).await;
+                    break None;
+                }
                 Ok(Next::Leave(until)) => match self.leave(life, &config, until, &mut stop).await {
                     Ok(Some(next)) => life = next,
-                    Ok(None) => return (self.id, self.counts, None),
-                    Err(ended) => return (self.id, self.counts, Some(ended)),
+                    Ok(None) => return Done { id: self.id, counts: self.counts, ended: None },
+                    Err(ended) => return Done { id: self.id, counts: self.counts, ended: Some(ended) },
                 },
                 Err(ended) => break Some(ended),
             }
         };
         self.count(&life.client);
         life.client.close().await;
-        (self.id, self.counts, ended)
+        Done { id: self.id, counts: self.counts, ended }
     }
 
     /// Sends and reads, until it is to leave or to stop.
@@ -132,8 +169,35 @@ impl Member {
                 }
                 sending = accepted(&mut life.offered), if life.offered.is_some() => self.accepted(life, sending)?,
                 Some(due) = self.due.recv(), if has_room => self.offer(life, due),
-                item = life.follow.next(), if life.reads => self.got(item.ok_or(Ended::Silent)??),
+                item = life.follow.next(), if life.reads => match item.ok_or(Ended::Silent)? {
+                    Ok(item) => self.got(item),
+                    Err(FollowError::Refused(why)) if self.is_leaving() && why.code == Code::NotMember => {
+                        return Ok(Next::Gone);
+                    }
+                    Err(error) => return Err(error.into()),
+                },
             }
+        }
+    }
+
+    /// Was it told that it will be no member any more?
+    fn is_leaving(&self) -> bool {
+        self.may_leave && self.due.is_closed()
+    }
+
+    /// It is no member any more: what it sent before is answered yet, or nobody will ever say.
+    async fn await_receipts(&self, life: &mut Life) {
+        if let Some((due, ..)) = life.offered.take() {
+            self.judge.refused(due);
+        }
+        let end = Instant::now() + RECEIPTS_WAIT;
+        while let Ok(Some((due, outcome))) = timeout_at(end, life.receipts.next()).await {
+            let _ = self.answered(due, outcome);
+        }
+        life.client.close().await;
+        while let Some((due, outcome)) = life.receipts.next().await {
+            // Closed: its outcome is unknown.
+            let _ = self.answered(due, outcome);
         }
     }
 
@@ -272,6 +336,8 @@ enum Next {
     Stop,
     /// It leaves, until then.
     Leave(Instant),
+    /// It is no member any more.
+    Gone,
 }
 
 impl Life {

@@ -5,7 +5,11 @@ use std::{fmt, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::{checker::Verdict, timeline::Step};
+use crate::{
+    checker::Verdict,
+    judge::Judge,
+    timeline::{Attendance, Step},
+};
 
 /// The longest latency told apart, in microseconds: ten minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -79,6 +83,44 @@ impl fmt::Display for Quantiles {
     }
 }
 
+/// Who came and went, in a run along a curve.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Turnout {
+    /// Members who joined on the way.
+    pub joined: u64,
+    /// Members who left.
+    pub left: u64,
+    /// The most members that were there at a time.
+    pub members_max: u32,
+    /// The most sub-groups that there were.
+    pub sub_groups_max: u32,
+    /// How many sub-groups there were in the end.
+    pub sub_groups_last: u32,
+    /// How often the group was laid out anew.
+    pub layouts: u64,
+}
+
+impl Turnout {
+    /// Takes in who is there now.
+    pub fn saw(&mut self, attendance: &Attendance) {
+        self.members_max = self.members_max.max(attendance.members);
+        self.sub_groups_max = self.sub_groups_max.max(attendance.sub_groups);
+        self.sub_groups_last = attendance.sub_groups;
+        self.layouts = attendance.layout_version;
+    }
+}
+
+impl fmt::Display for Turnout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { joined, left, members_max, sub_groups_max, sub_groups_last, layouts } = self;
+        write!(
+            f,
+            "{members_max} at most, {joined} joined, {left} left; {sub_groups_max} sub-groups at most, \
+             {sub_groups_last} in the end, by {layouts} layouts"
+        )
+    }
+}
+
 /// What a run found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
@@ -108,6 +150,8 @@ pub struct Report {
     pub corrupted: u64,
     /// Deliveries of what was refused or never sent.
     pub phantoms: u64,
+    /// Deliveries of what was said before their receiver joined, or after it left.
+    pub strays: u64,
     /// Places that a client passed over, though a group's sequence has no hole.
     pub holes: u64,
     /// Clients that were closed, or whose follow ended, for good.
@@ -139,6 +183,9 @@ pub struct Report {
     pub moved_lag_ms: f64,
     /// How many these were.
     pub moved: u64,
+    /// Who came and went, in a run along a curve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turnout: Option<Turnout>,
     /// What happened when.
     pub timeline: Vec<Step>,
     /// How long messages were sent.
@@ -160,6 +207,14 @@ impl Report {
         }
     }
 
+    /// Takes in all that the judge knows, who forgets it.
+    pub fn tell(&mut self, judge: &Judge) {
+        self.publish_latency_ms = judge.publish_latency();
+        self.delivery_latency_ms = judge.delivery_latency();
+        self.timeline = judge.timeline();
+        self.judge(judge.finish());
+    }
+
     /// Takes in a verdict. A run in which nothing was acknowledged shows nothing, so it fails, and so
     /// does one in which a client did not last.
     pub fn judge(&mut self, verdict: Verdict) {
@@ -173,6 +228,7 @@ impl Report {
         self.reordered = verdict.reordered;
         self.corrupted = verdict.corrupted;
         self.phantoms = verdict.phantoms;
+        self.strays = verdict.strays;
         self.holes = verdict.holes;
         self.passed = verdict.is_clean() && verdict.acknowledged > 0 && self.failed_clients == 0;
         self.findings.extend(verdict.findings);
@@ -184,6 +240,9 @@ impl fmt::Display for Report {
         let rate = |count: u64| count as f64 / self.seconds.max(0.001);
         let mut line = |name: &str, what: String| writeln!(f, "  {name:<18}{what}");
         line("connections", format!("{}", self.connections))?;
+        if let Some(turnout) = &self.turnout {
+            line("members", turnout.to_string())?;
+        }
         line(
             "published",
             format!("{} ({:.0}/s for {:.1} s)", self.published, rate(self.published), self.seconds),
@@ -220,14 +279,18 @@ impl fmt::Display for Report {
         for finding in &self.findings {
             writeln!(f, "  ! {finding}")?;
         }
-        let Self { lost, duplicated, reordered, corrupted, phantoms, holes, .. } = self;
+        let Self { lost, duplicated, reordered, corrupted, phantoms, strays, holes, .. } = self;
         let verdict = if self.passed { "PASSED" } else { "FAILED" };
         write!(
             f,
             "{verdict}: lost {lost}, doubled {duplicated}, out of order {reordered}, corrupt {corrupted}"
         )?;
-        if phantoms + holes + self.failed_clients > 0 {
-            write!(f, ", made up {phantoms}, passed over {holes}, clients failed {}", self.failed_clients)?;
+        if phantoms + strays + holes + self.failed_clients > 0 {
+            write!(
+                f,
+                ", made up {phantoms}, to no member {strays}, passed over {holes}, clients failed {}",
+                self.failed_clients
+            )?;
         }
         Ok(())
     }
@@ -292,6 +355,7 @@ mod tests {
         assert!(!judge(Verdict { duplicated: 1, ..verdict.clone() }));
         assert!(!judge(Verdict { reordered: 1, ..verdict.clone() }));
         assert!(!judge(Verdict { corrupted: 1, ..verdict.clone() }));
+        assert!(!judge(Verdict { strays: 1, ..verdict.clone() }));
         assert!(!judge(Verdict { phantoms: 1, ..verdict }));
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     display::Display,
     judge::{Judge, Progress},
-    member::{self, Counts, Ended, Member},
+    member::{self, Counts, Done, Member},
     options::Options,
     plan::{Due, MemberId, Plan},
     report::Report,
@@ -23,9 +23,9 @@ use crate::{
 /// Messages that wait for one client; what is due above that is counted as never sent.
 const DUE_MAX: usize = 1024;
 /// From the last connection to the first message.
-const SETTLE: Duration = Duration::from_millis(200);
+pub(crate) const SETTLE: Duration = Duration::from_millis(200);
 /// How long to look out, after everything has arrived, for what should not.
-const LINGER: Duration = Duration::from_millis(500);
+pub(crate) const LINGER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Runs a load against a node and judges every delivery.
@@ -33,16 +33,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// # Errors
 /// [`SetupError`] where it did not come about. What went wrong in it is in the report.
 pub async fn run(options: Options) -> Result<Report, SetupError> {
-    let seed = options.seed.unwrap_or_else(rand::random);
+    let seed = options.clients.seed.unwrap_or_else(rand::random);
     let plan = options.plan(seed);
     let run: u64 = rand::random();
-    let setup = Setup::new(&options, run, seed, &plan)?;
+    let setup = Setup::new(&options.clients, run, seed, options.duration, plan.members().count())?;
     let display = Display::new(plan.members().count());
-    setup.make_groups(&plan).await?;
+    let admin = setup.admin().await?;
+    let made = setup.make_groups(&admin, &plan).await?;
+    admin.close().await;
     let present = setup.connect(&plan, |count| display.connected(count)).await?;
 
     let begun = Instant::now() + SETTLE;
     let judge = Arc::new(Judge::new(run, begun, &plan));
+    judge.begin(&plan, made);
     let mut report = Report { connections: present.len() as u64, seed, ..Report::default() };
     let (stop, stopped) = watch::channel(false);
     let mut crew = Crew::start(&options, &plan, &setup, &judge, present, &stopped);
@@ -55,18 +58,15 @@ pub async fn run(options: Options) -> Result<Report, SetupError> {
     report.seconds = begun.elapsed().as_secs_f64();
     crew.queues.clear();
 
-    display.draining(options.drain);
+    display.draining(options.clients.drain);
     let drained = Instant::now();
-    drain(&judge, options.drain).await;
+    drain(&judge, options.clients.drain).await;
     report.drain_seconds = drained.elapsed().as_secs_f64();
     sleep(LINGER).await;
     stop.send_replace(true);
     crew.finish(&mut report, &judge).await;
     display.finish();
-    report.publish_latency_ms = judge.publish_latency();
-    report.delivery_latency_ms = judge.delivery_latency();
-    report.timeline = judge.timeline();
-    report.judge(judge.finish());
+    report.tell(&judge);
     Ok(report)
 }
 
@@ -74,7 +74,7 @@ pub async fn run(options: Options) -> Result<Report, SetupError> {
 struct Crew {
     /// What each is to send, by group and member.
     queues: Vec<Vec<mpsc::Sender<Due>>>,
-    members: JoinSet<(MemberId, Counts, Option<Ended>)>,
+    members: JoinSet<Done>,
 }
 
 impl Crew {
@@ -88,7 +88,7 @@ impl Crew {
     ) -> Self {
         let mut queues: Vec<Vec<_>> = plan.groups().iter().map(|_| Vec::new()).collect();
         let mut members = JoinSet::new();
-        let mut sabotage = options.sabotage;
+        let mut sabotage = options.clients.sabotage;
         for ((id, habit), (_, present)) in plan.members().zip(present) {
             let (queue, due) = mpsc::channel(DUE_MAX);
             queues[id.group as usize].push(queue);
@@ -97,10 +97,11 @@ impl Crew {
                 habit,
                 group: setup.group(id.group),
                 judge: judge.clone(),
-                payload_bytes: options.payload,
+                payload_bytes: options.clients.payload,
                 due,
                 interruptions: member::moments(plan.interruptions(id, habit), judge.begun()),
                 saboteur: sabotage.take().map(Saboteur::new),
+                may_leave: false,
                 counts: Counts::default(),
             };
             members.spawn(member.run(present, stopped.clone()));
@@ -126,28 +127,9 @@ impl Crew {
     /// Waits for all members to end, and takes in what they counted.
     async fn finish(mut self, report: &mut Report, judge: &Judge) {
         while let Some(ended) = self.members.join_next().await {
-            let (id, counts, ended) = match ended {
-                Ok(member) => member,
-                Err(panic) => {
-                    report.fail(format!("a client panicked: {panic}"));
-                    continue;
-                }
-            };
-            if let Some(lag) = judge.worst_lag(id) {
-                let kept = counts.reconnects == 0;
-                let worst = if kept { &mut report.kept_lag_ms } else { &mut report.moved_lag_ms };
-                *worst = worst.max(lag.as_secs_f64() * 1000.0);
-                report.moved += u64::from(!kept);
-            }
-            report.gaps_refilled += counts.gaps_refilled;
-            report.reconnects += counts.reconnects;
-            report.moves += counts.moves;
-            report.parked += counts.parked;
-            report.restarts += counts.restarts;
-            report.pauses += counts.pauses;
-            report.behind_max = report.behind_max.max(counts.behind_max);
-            if let Some(ended) = ended {
-                report.fail(format!("member {} of group {}: {ended}", id.member, id.group));
+            match ended {
+                Ok(done) => done.tell(judge, report),
+                Err(panic) => report.fail(format!("a client panicked: {panic}")),
             }
         }
     }

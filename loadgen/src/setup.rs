@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -14,18 +14,20 @@ use shoal_client::{
 
 use crate::{
     member,
-    options::Options,
+    options::Clients,
     plan::{Habit, MemberId, Plan},
 };
 
 /// Clients that share a socket: as many as its buffer has room for a datagram each, and more.
 const CLIENTS_PER_SOCKET: usize = 64;
+/// Groups that deliver to a client: its one. Each stream that is allowed costs memory, used or not.
+const STREAMS_MAX: u32 = 4;
 /// Users in one change: what fits a request's frame whatever their names.
 const CHANGE_USERS_MAX: usize = 1000;
 /// Groups that are made at the same time.
 const MAKING_MAX: usize = 16;
 /// How long tokens last beyond the run.
-const TOKEN_SLACK_MS: u64 = 3600 * 1000;
+const TOKEN_SLACK: Duration = Duration::from_secs(3600);
 
 /// Why a run did not come about, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -83,9 +85,11 @@ pub enum SetupError {
 /// What the clients of a run have in common.
 #[derive(Debug)]
 pub(crate) struct Setup<'a> {
-    options: &'a Options,
+    clients: &'a Clients,
     run: u64,
     seed: u64,
+    /// How long tokens last.
+    token_ms: u64,
     signer: TokenSigner,
     tls: Arc<rustls::ClientConfig>,
     sockets: Vec<Arc<UdpTransport>>,
@@ -99,14 +103,29 @@ pub(crate) struct Present {
     pub(crate) follow: Follow,
 }
 
+/// A member of a group that was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
+    pub(crate) id: MemberId,
+    /// The record that made it one.
+    pub(crate) seq: u64,
+}
+
 impl<'a> Setup<'a> {
-    /// Reads the keys.
-    pub(crate) fn new(options: &'a Options, run: u64, seed: u64, plan: &Plan) -> Result<Self, SetupError> {
-        let keys = KeyFolder::open(&options.data)?;
+    /// Reads the keys. The run takes so long without its end, and has so many clients at a time.
+    pub(crate) fn new(
+        clients: &'a Clients,
+        run: u64,
+        seed: u64,
+        length: Duration,
+        at_a_time: usize,
+    ) -> Result<Self, SetupError> {
+        let keys = KeyFolder::open(&clients.data)?;
         let tls = shoal_client::tls_from_ca(&keys.ca_pem()?)?;
-        let members = plan.members().count();
-        let sockets = (0..members.div_ceil(CLIENTS_PER_SOCKET)).map(|_| Arc::default()).collect();
-        Ok(Self { options, run, seed, signer: keys.token_signer()?, tls: Arc::new(tls), sockets })
+        let sockets = (0..at_a_time.div_ceil(CLIENTS_PER_SOCKET).max(1)).map(|_| Arc::default()).collect();
+        let token = length + clients.drain + TOKEN_SLACK;
+        let token_ms = u64::try_from(token.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self { clients, run, seed, token_ms, signer: keys.token_signer()?, tls: Arc::new(tls), sockets })
     }
 
     /// The group with this number in the run.
@@ -114,17 +133,20 @@ impl<'a> Setup<'a> {
         GroupId::from_random(u128::from(self.run) << 64 | u128::from(number))
     }
 
-    /// Makes all groups with their members.
-    pub(crate) async fn make_groups(&self, plan: &Plan) -> Result<(), SetupError> {
-        let user = UserId::new(format!("loadgen-{:016x}", self.run))?;
+    /// The one who makes the groups, and adds and removes members.
+    pub(crate) async fn admin(&self) -> Result<Client, SetupError> {
+        let user = UserId::new(format!("lg-{:08x}", self.run >> 32))?;
         let config = self.config(&user, true, 0, Arc::new(UdpTransport::new()));
-        let node = self.options.nodes.join(", ");
-        let admin = Client::connect(config).await.map_err(|source| SetupError::Admin { node, source })?;
-        stream::iter((0..).zip(plan.listed()).map(Ok))
-            .try_for_each_concurrent(MAKING_MAX, |(number, members)| self.make_group(&admin, number, members))
-            .await?;
-        admin.close().await;
-        Ok(())
+        let node = self.clients.nodes.join(", ");
+        Client::connect(config).await.map_err(|source| SetupError::Admin { node, source })
+    }
+
+    /// Makes all groups with their members.
+    pub(crate) async fn make_groups(&self, admin: &Client, plan: &Plan) -> Result<Vec<Made>, SetupError> {
+        let making =
+            (0..).zip(plan.listed()).map(|(number, members)| self.make_group(admin, number, members));
+        let made: Vec<Vec<_>> = stream::iter(making).buffered(MAKING_MAX).try_collect().await?;
+        Ok(made.into_iter().flatten().collect())
     }
 
     /// Connects every member, some at a time, and lets it follow its group; `connected` is told how
@@ -140,7 +162,7 @@ impl<'a> Setup<'a> {
                 let present = self.connect_one(at, all, id, habit).await;
                 present.map(|present| (id, present))
             })
-            .buffered(self.options.connecting as usize);
+            .buffered(self.clients.connecting as usize);
         let mut present = Vec::with_capacity(all);
         futures_util::pin_mut!(connecting);
         while let Some(member) = connecting.try_next().await? {
@@ -157,14 +179,10 @@ impl<'a> Setup<'a> {
         id: MemberId,
         habit: Habit,
     ) -> Result<Present, SetupError> {
-        let socket = self.sockets[at / CLIENTS_PER_SOCKET].clone();
-        let config = member::configured(self.config(&self.user(id)?, false, at as u64 + 1, socket), habit);
         let done = at + 1;
-        let client = Client::connect(config.clone()).await.map_err(|source| SetupError::Connect {
-            done,
-            all,
-            source,
-        })?;
+        let user = self.user(id)?;
+        let connected = self.connect_user(&user, at, habit).await;
+        let (config, client) = connected.map_err(|source| SetupError::Connect { done, all, source })?;
         let follow = client
             .follow(self.group(id.group), Start::Join)
             .await
@@ -172,34 +190,51 @@ impl<'a> Setup<'a> {
         Ok(Present { config, client, follow })
     }
 
-    async fn make_group(&self, admin: &Client, number: u32, members: u32) -> Result<(), SetupError> {
-        let group = self.group(number);
-        let failed = |source| SetupError::Group { group: format!("group {number} ({group})"), source };
-        let settings = wire::Settings { title: format!("loadgen {number}"), ..Default::default() };
-        admin.create(group, settings, &[]).await.map_err(failed)?;
-        let users = (0..members).map(|member| self.user(MemberId { group: number, member }));
-        let users = users.collect::<Result<Vec<_>, _>>()?;
-        for users in users.chunks(CHANGE_USERS_MAX) {
-            admin.add(group, users).await.map_err(failed)?;
-        }
-        Ok(())
+    /// A client of one of the users, `number` among all clients of the run.
+    pub(crate) async fn connect_user(
+        &self,
+        user: &UserId,
+        number: usize,
+        habit: Habit,
+    ) -> Result<(Config, Client), ConnectError> {
+        let socket = self.sockets[number % self.sockets.len()].clone();
+        let config = member::configured(self.config(user, false, number as u64 + 1, socket), habit);
+        let client = Client::connect(config.clone()).await?;
+        Ok((config, client))
     }
 
-    fn user(&self, id: MemberId) -> Result<UserId, IdError> {
-        UserId::new(format!("loadgen-{:016x}-{}-{}", self.run, id.group, id.member))
+    async fn make_group(&self, admin: &Client, number: u32, members: u32) -> Result<Vec<Made>, SetupError> {
+        let group = self.group(number);
+        let failed = |source| SetupError::Group { group: format!("group {number} ({group})"), source };
+        // Open, so that who comes later may join by themselves.
+        let settings =
+            wire::Settings { title: format!("loadgen {number}"), open: true, ..Default::default() };
+        admin.create(group, settings, &[]).await.map_err(failed)?;
+        let mut made = Vec::with_capacity(members as usize);
+        let ids: Vec<_> = (0..members).map(|member| MemberId { group: number, member }).collect();
+        for ids in ids.chunks(CHANGE_USERS_MAX) {
+            let users = ids.iter().map(|id| self.user(*id)).collect::<Result<Vec<_>, _>>()?;
+            let seq = admin.add(group, &users).await.map_err(failed)?.seq;
+            made.extend(ids.iter().map(|id| Made { id: *id, seq }));
+        }
+        Ok(made)
+    }
+
+    /// The name of a member. Short, since each goes to all members when it comes and when it goes.
+    pub(crate) fn user(&self, id: MemberId) -> Result<UserId, IdError> {
+        UserId::new(format!("lg-{:08x}-{}-{}", self.run >> 32, id.group, id.member))
     }
 
     fn config(&self, user: &UserId, admin: bool, number: u64, socket: Arc<dyn Transport>) -> Config {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
-        let run_ms = (self.options.duration + self.options.drain).as_millis();
-        let ends_ms =
-            now_ms.saturating_add(u64::try_from(run_ms).unwrap_or(u64::MAX)).saturating_add(TOKEN_SLACK_MS);
-        let claims = Claims { admin, ..Claims::new(user.clone(), now_ms, ends_ms) };
+        let claims =
+            Claims { admin, ..Claims::new(user.clone(), now_ms, now_ms.saturating_add(self.token_ms)) };
         let device = DeviceId(self.run.wrapping_add(number));
-        Config::new(self.options.nodes.clone(), self.tls.clone(), self.signer.sign(&claims), device)
+        Config::new(self.clients.nodes.clone(), self.tls.clone(), self.signer.sign(&claims), device)
             .agent(concat!("shoal-loadgen/", env!("CARGO_PKG_VERSION")))
             .seed(self.seed.wrapping_add(number))
+            .streams_max(STREAMS_MAX)
             .transport(socket)
     }
 }

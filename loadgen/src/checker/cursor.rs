@@ -1,7 +1,7 @@
 //! One receiver's place in the shared order.
 
-/// Ranges of places passed over that are remembered, oldest forgotten first. What came before a
-/// member joined is one; only a receiver that is served badly has more.
+/// Ranges of places passed over that are remembered, oldest forgotten first; only a receiver that is
+/// served badly has any.
 const SKIPPED_RANGES_MAX: usize = 4096;
 
 /// What a delivery is to the receiver that got it.
@@ -13,20 +13,42 @@ pub(super) enum Step {
     Late,
     /// It was had before.
     Again,
+    /// It is from before the receiver joined, or from after it left.
+    Astray,
 }
 
-/// What a receiver had: everything from its first on and below `next`, but for what it passed over.
+/// Where a receiver's own records end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It is a member.
+    None,
+    /// With the record of its leave.
+    At(u64),
+    /// It left, and nobody can say with which record.
+    Somewhere,
+}
+
+/// What a receiver had: everything from its join on and below `next`, but for what it passed over.
 #[derive(Debug)]
 pub(super) struct Cursor {
+    /// The record of its join.
     first: u64,
     next: u64,
+    end: End,
     /// Half-open, ascending.
     skipped: Vec<(u64, u64)>,
 }
 
 impl Cursor {
-    pub(super) fn new() -> Self {
-        Self { first: 0, next: 1, skipped: Vec::new() }
+    /// Of a receiver that joined with the record at `first`.
+    pub(super) fn new(first: u64) -> Self {
+        Self { first, next: first, end: End::None, skipped: Vec::new() }
+    }
+
+    /// It left with the record at `end`; none where nobody can say. How many it had got that come after.
+    pub(super) fn end_at(&mut self, end: Option<u64>) -> u64 {
+        self.end = end.map_or(End::Somewhere, End::At);
+        end.map_or(0, |end| self.next.saturating_sub(end.saturating_add(1)))
     }
 
     /// The lowest place above everything it had.
@@ -34,15 +56,38 @@ impl Cursor {
         self.next
     }
 
-    /// Places passed over that never came, from the first that did on.
+    /// The lowest place that it lacks, written or not; none once it left and had all that was its own.
+    pub(super) fn lacks(&self) -> Option<u64> {
+        let next = (self.end != End::Somewhere).then_some(self.next);
+        let lowest = self.skipped.first().map(|&(from, _)| from).or(next)?;
+        (!matches!(self.end, End::At(end) if end <= lowest)).then_some(lowest)
+    }
+
+    /// Is the place its own, and not had?
+    pub(super) fn lacks_at(&self, seq: u64) -> bool {
+        let is_skipped = || self.skipped.iter().any(|&(from, until)| (from..until).contains(&seq));
+        match self.end {
+            End::At(end) if end <= seq => false,
+            End::Somewhere => is_skipped(),
+            End::None | End::At(_) => self.next <= seq || is_skipped(),
+        }
+    }
+
+    /// Was it a member when this was said?
+    pub(super) fn owns(&self, seq: u64) -> bool {
+        self.first <= seq && !matches!(self.end, End::At(end) if end < seq)
+    }
+
+    /// Places of its own that it passed over, and that never came.
     pub(super) fn holes(&self) -> u64 {
-        self.skipped.iter().map(|&(from, until)| until.saturating_sub(from.max(self.first))).sum()
+        let end = if let End::At(end) = self.end { end } else { u64::MAX };
+        self.skipped.iter().map(|&(from, until)| until.min(end).saturating_sub(from)).sum()
     }
 
     /// Takes in the delivery of the record at `seq`.
     pub(super) fn step(&mut self, seq: u64) -> Step {
-        if self.first == 0 {
-            self.first = seq;
+        if !self.owns(seq) {
+            return Step::Astray;
         }
         if seq < self.next {
             return if self.take_skipped(seq) { Step::Late } else { Step::Again };
@@ -77,22 +122,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_before_the_first_is_no_hole_and_what_is_left_out_after_it_is() {
-        let mut cursor = Cursor::new();
+    fn what_is_left_out_is_a_hole_from_the_join_on() {
+        let mut cursor = Cursor::new(4);
         assert_eq!([5, 6, 9].map(|seq| cursor.step(seq)), [Step::Forward; 3]);
-        assert_eq!((cursor.next(), cursor.holes()), (10, 2));
-        assert_eq!((cursor.step(8), cursor.holes()), (Step::Late, 1));
-        assert_eq!((cursor.step(3), cursor.holes()), (Step::Late, 1));
+        assert_eq!((cursor.next(), cursor.lacks(), cursor.holes()), (10, Some(4), 3));
+        assert_eq!((cursor.step(8), cursor.holes()), (Step::Late, 2));
+        assert_eq!((cursor.step(4), cursor.lacks(), cursor.holes()), (Step::Late, Some(7), 1));
+        assert_eq!([3, 4, 7, 10].map(|seq| cursor.lacks_at(seq)), [false, false, true, true]);
     }
 
     #[test]
     fn what_was_passed_over_comes_late_once_and_then_again() {
-        let mut cursor = Cursor::new();
+        let mut cursor = Cursor::new(1);
         cursor.step(1);
         cursor.step(6);
         assert_eq!(cursor.step(4), Step::Late);
         assert_eq!(cursor.step(4), Step::Again);
         assert_eq!([2, 3, 5].map(|seq| cursor.step(seq)), [Step::Late; 3]);
         assert_eq!([1, 2, 3, 5, 6].map(|seq| cursor.step(seq)), [Step::Again; 5]);
+    }
+
+    #[test]
+    fn what_is_said_before_the_join_and_after_the_leave_is_not_for_this_one() {
+        let mut cursor = Cursor::new(4);
+        assert_eq!(cursor.step(3), Step::Astray);
+        cursor.step(4);
+        assert_eq!(cursor.end_at(Some(7)), 0);
+        assert_eq!((cursor.step(8), cursor.lacks()), (Step::Astray, Some(5)));
+        assert_eq!([5, 6].map(|seq| cursor.step(seq)), [Step::Forward; 2]);
+        assert_eq!(cursor.lacks(), None, "the record of the leave may come, and need not");
+        assert_eq!(cursor.step(7), Step::Forward);
+        assert_eq!(cursor.end_at(Some(5)), 2, "6 and 7 came before it was known that it had left at 5");
+    }
+
+    #[test]
+    fn who_left_at_a_record_that_nobody_knows_is_owed_what_it_passed_over_and_no_more() {
+        let mut cursor = Cursor::new(4);
+        cursor.step(4);
+        cursor.step(6);
+        assert_eq!((cursor.end_at(None), cursor.lacks()), (0, Some(5)));
+        assert_eq!([4, 5, 6, 7].map(|seq| cursor.lacks_at(seq)), [false, true, false, false]);
+        assert_eq!((cursor.step(7), cursor.step(5)), (Step::Forward, Step::Late));
+        assert_eq!(cursor.lacks(), None);
     }
 }

@@ -25,7 +25,7 @@ const ABC: [(&str, Roles); 3] = [("a", Roles::ALL), ("b", Roles::ALL), ("c", Rol
 
 fn load(world: &World, nodes: &[&str], seconds: u64) -> JoinHandle<Report> {
     let mut options = Options::new("", world.dir.path());
-    options.nodes = nodes.iter().map(|node| world.address(node)).collect();
+    options.clients.nodes = nodes.iter().map(|node| world.address(node)).collect();
     options.shapes =
         vec![Shape { groups: 10, members: 3, offline: 0 }, Shape { groups: 1, members: 10, offline: 0 }];
     options.rate = 100.0;

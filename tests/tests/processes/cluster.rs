@@ -62,7 +62,7 @@ impl Cluster {
 
     /// Clients spread over all nodes, once they are all there.
     pub(crate) fn load_with(&self, mut options: Options) -> JoinHandle<Report> {
-        options.nodes = self.nodes.iter().map(|node| node.address().to_string()).collect();
+        options.clients.nodes = self.nodes.iter().map(|node| node.address().to_string()).collect();
         let clients: u32 = options.shapes.iter().map(|shape| shape.groups * shape.members).sum();
         let load = thread::spawn(move || run(options));
         while self.nodes.iter().map(|node| node.metric("shoal_sessions")).sum::<f64>() < f64::from(clients) {
