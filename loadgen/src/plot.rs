@@ -36,8 +36,19 @@ struct Line {
 
 struct Panel {
     title: &'static str,
-    is_logarithmic: bool,
+    values: Values,
     lines: Vec<Line>,
+}
+
+/// What the values of a panel are, and so how they are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    /// As they are.
+    Counts,
+    /// What happened in a step; drawn as what happens in a second.
+    PerStep,
+    /// From a fraction of one to thousands.
+    Milliseconds,
 }
 
 const BLUE: &str = "#3b82c4";
@@ -61,31 +72,38 @@ fn panels() -> Vec<Panel> {
         is_wanted: true,
         ..line("by the curve", GREY, |step| crowd(step, |crowd| crowd.attendance.wanted))
     };
-    let linear = |title, lines| Panel { title, is_logarithmic: false, lines };
-    let logarithmic = |title, lines| Panel { title, is_logarithmic: true, lines };
+    let panel = |title, values, lines| Panel { title, values, lines };
     vec![
-        linear(
+        panel(
             "members",
+            Values::Counts,
             vec![
                 wanted,
                 line("connected", ORANGE, |step| crowd(step, |crowd| crowd.attendance.connected)),
                 line("members", BLUE, |step| crowd(step, |crowd| crowd.attendance.members)),
             ],
         ),
-        linear(
+        panel(
             "sub-groups",
+            Values::Counts,
             vec![line("sub-groups", GREEN, |step| crowd(step, |crowd| crowd.attendance.sub_groups))],
         ),
-        linear(
-            "messages in a step",
+        panel(
+            "messages a second",
+            Values::PerStep,
             vec![
                 line("published", GREY, |step| Some(step.published as f64)),
                 line("acknowledged", BLUE, |step| Some(step.acknowledged as f64)),
             ],
         ),
-        linear("deliveries in a step", vec![line("deliveries", GREEN, |step| Some(step.deliveries as f64))]),
-        logarithmic(
+        panel(
+            "deliveries a second",
+            Values::PerStep,
+            vec![line("deliveries", GREEN, |step| Some(step.deliveries as f64))],
+        ),
+        panel(
             "latency, ms",
+            Values::Milliseconds,
             vec![
                 line("receipt p50", BLUE, |step| some(step.acknowledged, step.publish_latency_ms.p50)),
                 line("receipt p99", RED, |step| some(step.acknowledged, step.publish_latency_ms.p99)),
@@ -93,7 +111,11 @@ fn panels() -> Vec<Panel> {
                 line("delivery p99", ORANGE, |step| some(step.deliveries, step.delivery_latency_ms.p99)),
             ],
         ),
-        logarithmic("lag, ms", vec![line("furthest behind", RED, |step| some(step.deliveries, step.lag_ms))]),
+        panel(
+            "lag, ms",
+            Values::Milliseconds,
+            vec![line("furthest behind", RED, |step| some(step.deliveries, step.lag_ms))],
+        ),
     ]
 }
 
@@ -108,7 +130,7 @@ pub fn svg(report: &Report) -> String {
 fn draw(out: &mut String, report: &Report) -> fmt::Result {
     let steps = &report.timeline;
     let seconds = steps.last().map_or(1.0, |last| last.at).max(1.0);
-    let time = Scale::new(0.0, seconds, LEFT, WIDTH - RIGHT, false);
+    let time = Scale::linear(0.0, seconds, LEFT, WIDTH - RIGHT);
     // A run whose group does not change its size has nobody to show in the first ones.
     let has_values =
         |panel: &Panel| panel.lines.iter().any(|line| steps.iter().any(|step| (line.value)(step).is_some()));
@@ -131,12 +153,19 @@ fn draw(out: &mut String, report: &Report) -> fmt::Result {
 }
 
 fn draw_panel(out: &mut String, panel: &Panel, steps: &[Step], time: &Scale, top: f64) -> fmt::Result {
+    let unit = match (panel.values, steps) {
+        (Values::PerStep, [first, second, ..]) => second.at - first.at,
+        _ => 1.0,
+    };
     let values = || panel.lines.iter().flat_map(|line| steps.iter().filter_map(line.value));
-    let most = values().fold(0.0, f64::max);
+    let most = values().fold(0.0, f64::max) / unit;
     let least = values().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
-    let (from, to) =
-        if panel.is_logarithmic { (least.clamp(0.01, 1.0), most.max(10.0)) } else { (0.0, most.max(1.0)) };
-    let scale = Scale::new(from, to, top + PANEL, top + 14.0, panel.is_logarithmic);
+    let scale = match panel.values {
+        Values::Counts | Values::PerStep => Scale::linear(0.0, most.max(4.0), top + PANEL, top + 14.0),
+        Values::Milliseconds => {
+            Scale::logarithmic(least.clamp(0.01, 1.0), most.max(10.0), top + PANEL, top + 14.0)
+        }
+    };
     writeln!(out, r#"<text class="panel" x="{LEFT}" y="{:.1}">{}</text>"#, top + 2.0, panel.title)?;
     for tick in scale.ticks() {
         let y = scale.at(tick);
@@ -168,7 +197,7 @@ fn draw_panel(out: &mut String, panel: &Panel, steps: &[Step], time: &Scale, top
     }
     for (at, line) in panel.lines.iter().enumerate() {
         let class = if line.is_wanted { r#" class="wanted""# } else { "" };
-        let path = path(steps, line, time, &scale);
+        let path = path(steps, |step| Some((line.value)(step)? / unit), time, &scale);
         writeln!(out, r#"<path{class} stroke="{}" d="{path}"/>"#, line.colour)?;
         let (x, y) = (WIDTH - RIGHT + 12.0, top + 24.0 + 17.0 * at as f64);
         writeln!(out, r#"<path stroke="{}" d="M{x:.1} {:.1}h16"/>"#, line.colour, y - 4.0)?;
@@ -178,11 +207,11 @@ fn draw_panel(out: &mut String, panel: &Panel, steps: &[Step], time: &Scale, top
 }
 
 /// A line through the steps that have a value, broken where one has none.
-fn path(steps: &[Step], line: &Line, time: &Scale, scale: &Scale) -> String {
+fn path(steps: &[Step], value: impl Fn(&Step) -> Option<f64>, time: &Scale, scale: &Scale) -> String {
     let mut path = String::new();
     let mut verb = 'M';
     for step in steps {
-        match (line.value)(step) {
+        match value(step) {
             Some(value) => {
                 let _ = write!(path, "{verb}{:.1} {:.1}", time.at(step.at), scale.at(value));
                 verb = 'L';
@@ -255,9 +284,9 @@ mod tests {
     fn a_line_is_broken_where_there_is_no_value() {
         let mut steps: Vec<_> = (0..4).map(step).collect();
         steps[1].deliveries = 0;
-        let (time, scale) = (Scale::new(0.0, 3.0, 0.0, 3.0, false), Scale::new(0.0, 1.0, 0.0, 1.0, false));
-        let lag = line("lag", RED, |step| (step.deliveries > 0).then_some(step.lag_ms));
-        assert_eq!(path(&steps, &lag, &time, &scale), "M0.0 0.5M2.0 0.5L3.0 0.5");
+        let (time, scale) = (Scale::linear(0.0, 3.0, 0.0, 3.0), Scale::linear(0.0, 1.0, 0.0, 1.0));
+        let lag = |step: &Step| (step.deliveries > 0).then_some(step.lag_ms);
+        assert_eq!(path(&steps, lag, &time, &scale), "M0.0 0.5M2.0 0.5L3.0 0.5");
     }
 
     #[test]
