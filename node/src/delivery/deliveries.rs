@@ -157,6 +157,7 @@ impl Deliveries {
         let mut state = self.lock();
         let Some(number) = state.cursors.find(group) else { return false };
         state.remove(number, &self.metrics);
+        self.wake_starved(state);
         true
     }
 
@@ -208,7 +209,7 @@ impl Deliveries {
         for (slot, cursor) in state.streams.sweep() {
             state.end_stream(slot, cursor, &self.metrics);
         }
-        drop(state);
+        self.wake_starved(state);
         self.shrink();
     }
 
@@ -235,6 +236,15 @@ impl Deliveries {
             self.metrics.delivery_streams.dec();
         }
         *state = State::default();
+    }
+
+    /// A stream has ended outside [`Self::run`], which is woken if somebody waits for one.
+    fn wake_starved(&self, state: MutexGuard<'_, State>) {
+        let first = state.starved.front().copied();
+        drop(state);
+        if let Some(number) = first {
+            self.signal.ring(number);
+        }
     }
 
     fn poll(&self, io: &mut Io<'_, '_, '_>) -> Poll<ConnectionError> {

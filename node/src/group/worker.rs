@@ -68,6 +68,8 @@ pub(super) struct Worker {
     /// As the row said, or a record since.
     layout: Option<Layout>,
     home: Option<Box<Home<Reply>>>,
+    /// The home has moved here, and is about to be needed.
+    is_awaited: bool,
     /// Another home took the group over: none is woken here for a while.
     shut_out: Option<Instant>,
     /// The members whose slots are this node's, once one of them has sent something.
@@ -100,6 +102,7 @@ impl Worker {
             inputs,
             layout: None,
             home: None,
+            is_awaited: false,
             shut_out: None,
             owner: None,
             parked: Parked::default(),

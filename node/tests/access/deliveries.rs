@@ -108,6 +108,28 @@ async fn a_group_whose_stream_is_blocked_holds_up_no_other() {
     blocked.read_until(CREATED + 100).await;
 }
 
+#[tokio::test]
+async fn a_stream_of_a_group_that_is_followed_no_more_goes_to_who_waits_for_one() {
+    let world = World::with(|limits| limits.access.delivery_streams_max = 1).await;
+    let narrow = Dial::transport(|transport| {
+        transport.stream_receive_window(VarInt::from_u32(2_000));
+    });
+    let mut client = Client::connect_with(&world, hello(world.token("ada"), 1), &narrow).await;
+    client.create(group("blocked"), &[]).await;
+    client.follow(group("blocked")).await;
+    let mut publisher = client.publisher().await;
+    publisher.send_many(group("blocked"), 1, 100, &[1; 500]).await;
+    let blocked = client.delivery().await;
+    client.create(group("waiting"), &[]).await;
+    client.follow(group("waiting")).await;
+    publisher.send(group("waiting"), 1, b"through").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    client.say(Say::Unfollow(wire::Unfollow { group: blocked.group.to_wire() })).await;
+    let mut waiting = client.delivery().await;
+    assert_eq!(waiting.group, group("waiting"));
+    waiting.read_until(CREATED + 1).await;
+}
+
 /// What came in each group, on whatever stream.
 type Seen = Arc<Mutex<BTreeMap<GroupId, Vec<u64>>>>;
 

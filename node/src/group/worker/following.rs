@@ -27,6 +27,10 @@ const SHUT_OUT: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(15);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 
+/// A group in which something was said so short a while ago is made ready when its home moves here, before
+/// the next message needs it.
+const LIVELY: Duration = Duration::from_secs(10);
+
 /// The home elsewhere, and its feed while somebody here needs the group.
 #[derive(Debug)]
 pub(super) struct Following {
@@ -36,11 +40,17 @@ pub(super) struct Following {
     again: Option<Instant>,
     /// How long to wait the next time.
     pause: Duration,
+    /// When something came last.
+    fed: Option<Instant>,
 }
 
 impl Following {
     fn new(home: NodeName) -> Self {
-        Self { home, feed: None, again: None, pause: RETRY_FIRST }
+        Self { home, feed: None, again: None, pause: RETRY_FIRST, fed: None }
+    }
+
+    fn is_lively(&self) -> bool {
+        self.fed.is_some_and(|fed| fed.elapsed() < LIVELY)
     }
 
     fn lose_feed(&mut self) {
@@ -77,7 +87,8 @@ impl Worker {
         let place = self.groups.home(self.group);
         match &place {
             Place::Here => {
-                if self.following.take().is_some() {
+                if let Some(following) = self.following.take() {
+                    self.is_awaited = following.is_lively();
                     self.shut_out = None;
                     self.let_go(&moved());
                     self.astray.hurry(Instant::now());
@@ -181,6 +192,7 @@ impl Worker {
         let Err(why) = taken else {
             if let Some(following) = &mut self.following {
                 following.pause = RETRY_FIRST;
+                following.fed = Some(Instant::now());
             }
             return;
         };
@@ -196,7 +208,9 @@ impl Worker {
     }
 
     pub(super) async fn look_or_warn(&mut self) {
-        if let Err(why) = self.look().await {
+        let is_awaited = std::mem::take(&mut self.is_awaited) && self.home.is_none();
+        let looked = if is_awaited { self.wake(None).await } else { self.look().await };
+        if let Err(why) = looked {
             tracing::warn!(group = %self.group, %why, "the store cannot say what is new");
         }
     }
