@@ -121,20 +121,28 @@ impl FjallStore {
             .unwrap_or_else(|| StoreError::Stopped("the thread that commits is gone".into()))
     }
 
-    /// A read may wait for the disk, and so is done where that holds up nobody.
+    /// A read may wait for the disk, and so is done where that holds up nobody. A task of its own waits
+    /// for room: whoever asked may be busy with something else when it is given, perhaps waiting for
+    /// another read, and would keep it from all others.
     async fn view<T: Send + 'static>(
         &self,
         read: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        // Held by the read itself, which goes on where nobody waits for it any more.
-        let room = Arc::clone(&self.reads).acquire_owned().await.expect("it is never closed");
-        let view = View { snapshot: self.database.snapshot(), keyspace: self.keyspace.clone() };
-        self.metrics.store_reads.inc();
-        let read = tokio::task::spawn_blocking(move || {
-            let _room = room;
-            read(&view)
+        let reads = Arc::clone(&self.reads);
+        let (database, keyspace) = (self.database.clone(), self.keyspace.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let read = tokio::spawn(async move {
+            // Held by the read itself, which goes on where nobody waits for it any more.
+            let room = reads.acquire_owned().await.expect("it is never closed");
+            let view = View { snapshot: database.snapshot(), keyspace };
+            metrics.store_reads.inc();
+            let read = move || {
+                let _room = room;
+                read(&view)
+            };
+            tokio::task::spawn_blocking(read).await
         });
-        let read = read.await;
+        let read = read.await.and_then(|read| read);
         let read = read.unwrap_or_else(|error| {
             Err(if error.is_panic() {
                 StoreError::Corrupt("the engine panicked on what it read".into())
@@ -264,5 +272,28 @@ impl Store for FjallStore {
 impl std::fmt::Debug for FjallStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FjallStore").field("stopped", &self.stopped.get()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::poll;
+
+    use super::*;
+
+    /// A group's worker has reads under way that it does not look at while it waits for another.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn reads_that_nobody_looks_at_hold_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallStore::open(dir.path(), &StoreLimits::default()).unwrap();
+        let group = GroupId::named("reef");
+        let mut begun: Vec<_> = (0..READS_MAX * 3).map(|_| store.group(group)).collect();
+        for read in &mut begun {
+            let _ = poll!(read);
+        }
+        let other = tokio::time::timeout(Duration::from_secs(20), store.group(group));
+        assert!(other.await.expect("it has its turn").unwrap().is_none());
     }
 }
