@@ -88,7 +88,8 @@ impl Worker {
         match &place {
             Place::Here => {
                 if let Some(following) = self.following.take() {
-                    self.is_awaited = following.is_lively();
+                    // A user's own sequence has something to say once, and then for long nothing.
+                    self.is_awaited = following.is_lively() && !self.group.is_own();
                     self.shut_out = None;
                     self.let_go(&moved());
                     self.astray.hurry(Instant::now());
