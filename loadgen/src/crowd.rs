@@ -10,7 +10,7 @@
 //! own: the judge is told of each step. A user who has left comes back later, under another number.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::{Future, pending},
     pin::Pin,
     sync::Arc,
@@ -19,7 +19,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use shoal_client::{Client, Config, ConnectError, Follow, FollowError, RequestError, Start, UserId, wire};
+use shoal_client::{Client, Config, ConnectError, Follow, FollowError, RequestError, UserId, wire};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinSet},
@@ -30,14 +30,15 @@ use crate::{
     change::Change,
     curve::{Curve, leavers},
     judge::{Judge, Progress},
-    member::{Counts, Done, Member},
+    member::Done,
     options::{Clients, Sabotage},
-    plan::{Due, Habit, MemberId},
+    plan::{Due, MemberId},
     report::{Report, Turnout},
-    sabotage::Saboteur,
     setup::{Present, Setup},
     timeline::Attendance,
 };
+
+mod coming;
 
 /// The group's number in the run.
 const GROUP: u32 = 0;
@@ -72,6 +73,10 @@ pub(crate) struct Crowd<'a> {
     joining: u32,
     present: Vec<Talker>,
     leaving: u32,
+    /// How often those who leave had lost their session before.
+    reconnects: BTreeMap<u32, u64>,
+    /// Those who lost it while they left, and are done: nobody serves them what they had not had yet.
+    cut_off: BTreeSet<u32>,
     /// Members that are to be replaced, with a share of one.
     turnover: f64,
     sub_groups: (u32, u64),
@@ -138,6 +143,8 @@ impl<'a> Crowd<'a> {
             joining: 0,
             present: Vec::new(),
             leaving: 0,
+            reconnects: BTreeMap::new(),
+            cut_off: BTreeSet::new(),
             turnover: 0.0,
             sub_groups: (1, 0),
             under_way: FuturesUnordered::new(),
@@ -244,50 +251,6 @@ impl<'a> Crowd<'a> {
         MemberId { group: GROUP, member }
     }
 
-    /// Connects as many as the curve wants, some at a time.
-    fn invite(&mut self, wanted: u32) {
-        let there = self.present.len() as u32 + self.coming();
-        let room = self.clients.connecting.saturating_sub(self.connecting);
-        for _ in 0..wanted.saturating_sub(there).min(room) {
-            self.connect();
-        }
-    }
-
-    fn coming(&self) -> u32 {
-        self.connecting + self.lobby.len() as u32 + self.joining
-    }
-
-    fn connect(&mut self) {
-        let user = self.away.pop_front().unwrap_or_else(|| {
-            self.users_known += 1;
-            self.users_known - 1
-        });
-        let member = self.users.len() as u32;
-        self.users.push(user);
-        self.connecting += 1;
-        let (setup, name) = (self.setup, self.setup.user(Self::id(user)));
-        self.under_way.push(Box::pin(async move {
-            let name = name.expect("the name is short");
-            let connected = setup.connect_user(&name, user as usize, Habit::Steady).await;
-            let guest = connected.map(|(config, client)| Guest { member, user: name, config, client });
-            Happened::Connected(member, guest)
-        }));
-    }
-
-    fn connected(&mut self, member: u32, guest: Result<Guest, ConnectError>) {
-        self.connecting -= 1;
-        match guest {
-            Ok(guest) => {
-                self.report.connections += 1;
-                self.lobby.push(guest);
-            }
-            Err(error) => {
-                self.report.fail(format!("member {member} cannot connect: {error}"));
-                self.away.push_back(self.users[member as usize]);
-            }
-        }
-    }
-
     /// Lets those in who wait, and sends as many away as the curve wants.
     fn change(&mut self, wanted: u32) {
         if self.joining == 0 && !self.lobby.is_empty() {
@@ -315,74 +278,6 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    fn join(&mut self, guests: Vec<Guest>, change: Change) {
-        let count = guests.len() as u32;
-        self.joining += count;
-        let asked = self.judge.joining(GROUP, count);
-        let group = self.setup.group(GROUP);
-        self.under_way.push(Box::pin(async move {
-            let seq = change.carry_out(group).await;
-            Happened::Joined(guests, asked, seq)
-        }));
-    }
-
-    /// Those who joined follow the group from the record of their join on.
-    fn joined(&mut self, guests: Vec<Guest>, asked: u64, seq: Result<Option<u64>, RequestError>) {
-        let group = self.setup.group(GROUP);
-        for guest in guests {
-            match &seq {
-                Ok(seq) => {
-                    let seq = *seq;
-                    self.under_way.push(Box::pin(async move {
-                        let follow = guest.client.follow(group, Start::Join).await;
-                        Happened::Following(guest, asked, seq, follow)
-                    }));
-                }
-                Err(error) => self.kept_out(&guest, asked, &format!("cannot join: {error}")),
-            }
-        }
-    }
-
-    fn following(&mut self, guest: Guest, asked: u64, seq: Option<u64>, follow: Result<Follow, FollowError>) {
-        match follow {
-            Ok(follow) => {
-                let Guest { member, user, config, client } = guest;
-                self.joining -= 1;
-                self.turnout.joined += 1;
-                // Where the answer was lost, the node says with the follow where the member begins.
-                let seq = seq.unwrap_or(follow.watermark().get());
-                self.judge.joined(Self::id(member), asked, seq);
-                let saboteur = self.sabotage.take().map(Saboteur::new);
-                self.seat(member, user, Present { config, client, follow }, saboteur);
-            }
-            Err(error) => self.kept_out(&guest, asked, &format!("cannot follow the group: {error}")),
-        }
-    }
-
-    fn kept_out(&mut self, guest: &Guest, asked: u64, why: &str) {
-        self.joining -= 1;
-        self.judge.not_joined(GROUP, asked);
-        self.report.fail(format!("member {} {why}", guest.member));
-    }
-
-    fn seat(&mut self, member: u32, user: UserId, present: Present, saboteur: Option<Saboteur>) {
-        let (queue, due) = mpsc::channel(DUE_MAX);
-        self.present.push(Talker { member, user, client: present.client.clone(), queue, said: 0 });
-        let member = Member {
-            id: Self::id(member),
-            habit: Habit::Steady,
-            group: self.setup.group(GROUP),
-            judge: self.judge.clone(),
-            payload_bytes: self.clients.payload,
-            due,
-            interruptions: VecDeque::new(),
-            saboteur,
-            may_leave: true,
-            counts: Counts::default(),
-        };
-        self.members.spawn(member.run(present, self.stopped.clone()));
-    }
-
     /// One of the present, who is so no more.
     fn pick(&mut self) -> Talker {
         let at = self.random.random_range(0..self.present.len());
@@ -390,6 +285,8 @@ impl<'a> Crowd<'a> {
     }
 
     fn leave(&mut self, talkers: Vec<Talker>, change: Change) {
+        let reconnects = |talker: &Talker| (talker.member, talker.client.stats().reconnects);
+        self.reconnects.extend(talkers.iter().map(reconnects));
         let members: Vec<_> = talkers.into_iter().map(|talker| talker.member).collect();
         self.leaving += members.len() as u32;
         let group = self.setup.group(GROUP);
@@ -404,7 +301,9 @@ impl<'a> Crowd<'a> {
         match seq {
             Ok(seq) => {
                 self.turnout.left += members.len() as u64;
-                members.iter().for_each(|member| self.judge.left(Self::id(*member), seq));
+                for member in members.iter().filter(|member| !self.cut_off.remove(member)) {
+                    self.judge.left(Self::id(*member), seq);
+                }
             }
             Err(error) => self.report.fail(format!("{} could not leave: {error}", members.len())),
         }
@@ -417,6 +316,11 @@ impl<'a> Crowd<'a> {
                 let member = done.id.member;
                 self.present.retain(|talker| talker.member != member);
                 self.away.push_back(self.users[member as usize]);
+                if self.reconnects.remove(&member).is_some_and(|before| done.reconnects() > before) {
+                    self.cut_off.insert(member);
+                    self.turnout.cut_off += 1;
+                    self.judge.left(done.id, None);
+                }
                 done.tell(&self.judge, &mut self.report);
             }
             Err(panic) => self.report.fail(format!("a client panicked: {panic}")),

@@ -86,6 +86,11 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// How often it had lost its session.
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.counts.reconnects
+    }
+
     /// Puts what it came to into the report.
     pub(crate) fn tell(self, judge: &Judge, report: &mut Report) {
         let Self { id, counts, ended } = self;

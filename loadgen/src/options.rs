@@ -32,7 +32,7 @@ pub struct Clients {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub drain: Duration,
     /// Clients that connect at the same time
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub connecting: u32,
     /// Spoils one client's deliveries, to show that the judge bites
     #[arg(long, value_name = "HOW", hide = true)]
@@ -160,7 +160,7 @@ impl Clients {
             payload: 128,
             seed: None,
             drain: Duration::from_secs(60),
-            connecting: 32,
+            connecting: 128,
             sabotage: None,
         }
     }

@@ -90,6 +90,9 @@ pub struct Turnout {
     pub joined: u64,
     /// Members who left.
     pub left: u64,
+    /// Those of them who lost their session while they left: a node serves nobody who is no member any
+    /// more, so they are owed nothing beyond what they had.
+    pub cut_off: u64,
     /// The most members that were there at a time.
     pub members_max: u32,
     /// The most sub-groups that there were.
@@ -112,10 +115,10 @@ impl Turnout {
 
 impl fmt::Display for Turnout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { joined, left, members_max, sub_groups_max, sub_groups_last, layouts } = self;
+        let Self { joined, left, cut_off, members_max, sub_groups_max, sub_groups_last, layouts } = self;
         write!(
             f,
-            "{members_max} at most, {joined} joined, {left} left; {sub_groups_max} sub-groups at most, \
+            "{members_max} at most, {joined} joined, {left} left ({cut_off} while they were offline); {sub_groups_max} sub-groups at most, \
              {sub_groups_last} in the end, by {layouts} layouts"
         )
     }
