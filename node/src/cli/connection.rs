@@ -219,6 +219,7 @@ fn hint(code: Code) -> Option<&'static str> {
         Code::GroupFull => "the group has as many members as its settings allow",
         Code::Banned => "lift the ban first: shoal group ban --lift",
         Code::Busy | Code::TooFast | Code::TooMany => "the node is busy: try again in a moment",
+        Code::NotHome => "the group is changing hands: try again in a moment",
         Code::Draining => "the node is stopping: try another one",
         Code::StoreUnavailable => "the node does not write: look into its log",
         _ => return None,

@@ -33,7 +33,7 @@ pub trait Elsewhere: Send + Sync + 'static {
     fn place(&self, partition: Partition) -> Place;
 
     /// Sends a message on its way to its owner or its home. Never waits: where too much is on its
-    /// way already, or the node is not reached, it is answered `Busy`.
+    /// way already it is answered `Busy`, and where the node is not reached it goes astray.
     fn publish(&self, to: &NodeName, passage: Passage);
 
     /// Has the home carry out a change. An error leaves it open whether it was.

@@ -14,10 +14,9 @@
 //! of its users follow. Both ends prove who they are by certificates of one authority (mutual TLS).
 //!
 //! A link is a few persistent streams. One that is lost is dialled again; messages that were on their
-//! way are answered `Busy`, and their senders send them again under their numbers. What comes while the
-//! node is not reached waits for a second, for the link or for whoever takes the node's place. Both ends
-//! beat every 500 ms; after 1.5 s of silence a link is given up, and whoever followed over it reads the
-//! store and looks for the home.
+//! way, and those for a node that is not reached, go back to their groups, which send them again under
+//! their numbers, to whoever has the node's place then. Both ends beat every 500 ms; after 1.5 s of
+//! silence a link is given up, and whoever followed over it reads the store and looks for the home.
 
 mod dial;
 
