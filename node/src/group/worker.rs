@@ -9,12 +9,19 @@ mod following;
 
 mod owning;
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::{Future, pending},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use shoal_protocol::{Code, GroupId, Refusal, SenderId, Seq, wire};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::{JoinError, JoinSet},
     time::Instant,
 };
 use wire::member_change::Kind;
@@ -41,7 +48,6 @@ use owning::Parked;
 
 /// What a worker has waited for.
 enum Done {
-    Appended(Result<(), AppendError>),
     Sender(SenderId, Result<LoadedSender, Refusal>),
     Record {
         sender: SenderId,
@@ -77,8 +83,12 @@ pub(super) struct Worker {
     parked: Parked,
     astray: Astray,
     following: Option<Following>,
-    /// For the home here; they end with it.
-    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// The home's append under way.
+    append: Option<BoxFuture<'static, Result<(), AppendError>>>,
+    /// What else is under way for the home here; it ends with it. Tasks of their own, for they read: were
+    /// they looked at here alone, one that has the store's room would keep it while the worker waits for
+    /// a read itself.
+    jobs: JoinSet<Done>,
     /// What was passed on to the home, elsewhere.
     errands: FuturesUnordered<BoxFuture<'static, ()>>,
     follows: Vec<Waiting>,
@@ -108,7 +118,8 @@ impl Worker {
             parked: Parked::default(),
             astray: Astray::new(Instant::now()),
             following: None,
-            jobs: FuturesUnordered::new(),
+            append: None,
+            jobs: JoinSet::new(),
             errands: FuturesUnordered::new(),
             follows: Vec::new(),
             is_telling: false,
@@ -125,7 +136,8 @@ impl Worker {
             let (is_quiet, idle_at) = (self.is_quiet(), self.idle_at());
             tokio::select! {
                 biased;
-                Some(done) = self.jobs.next() => self.handle_done(done),
+                appended = finish(&mut self.append) => self.handle_appended(appended),
+                Some(done) = self.jobs.join_next() => self.handle_done(done),
                 Some(()) = self.errands.next() => {}
                 fed = following::next(&mut self.following) => self.handle_fed(fed).await,
                 input = self.inputs.recv(), if has_room => match input {
@@ -281,15 +293,26 @@ impl Worker {
         Ok(tail)
     }
 
-    fn handle_done(&mut self, done: Done) {
+    fn handle_appended(&mut self, appended: Result<(), AppendError>) {
+        match (appended, &mut self.home) {
+            (Ok(()), Some(home)) => home.handle_appended(),
+            (Ok(()), None) => {}
+            (Err(error), _) => self.give_up(&error),
+        }
+    }
+
+    fn handle_done(&mut self, done: Result<Done, JoinError>) {
+        let done = match done.map_err(JoinError::try_into_panic) {
+            Ok(done) => done,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => return,
+        };
         let now = self.groups.now();
         if matches!(done, Done::Notices(_)) {
             self.is_telling = false;
         }
         let Some(home) = &mut self.home else { return };
         match done {
-            Done::Appended(Ok(())) => home.handle_appended(),
-            Done::Appended(Err(error)) => self.give_up(&error),
             Done::Sender(id, loaded) => home.handle_sender(&id, loaded, now),
             Done::Record { sender, as_of, loaded } => home.handle_record(&sender, as_of, loaded, now),
             Done::Members(rows) => home.handle_members(rows, now),
@@ -322,7 +345,8 @@ impl Worker {
         self.let_go(why);
         let Some(home) = self.home.take() else { return };
         // What the append under way was waited for with goes with the home that waited.
-        self.jobs.clear();
+        self.append = None;
+        self.jobs = JoinSet::new();
         self.is_telling = false;
         let (told, unanswered) = home.abandon();
         told.into_iter().for_each(|effect| self.perform_one(effect));
@@ -344,7 +368,7 @@ impl Worker {
         if let Some(append) = self.home.as_mut().and_then(|home| home.poll_append()) {
             self.groups.metrics().batch_records.observe_size(append.changes.records.len() as u64);
             let store = self.store.clone();
-            self.jobs.push(Box::pin(async move { Done::Appended(store.append(append).await) }));
+            self.append = Some(Box::pin(async move { store.append(append).await }));
         }
     }
 
@@ -357,21 +381,21 @@ impl Worker {
             Effect::Changed(..) | Effect::Noticed(..) => {
                 unreachable!("an answer goes where its question came from")
             }
-            Effect::LoadSender(id) => self.jobs.push(Box::pin(async move {
+            Effect::LoadSender(id) => self.begin(async move {
                 let loaded = loads::sender(&store, group, &id).await;
                 Done::Sender(id, loaded)
-            })),
+            }),
             Effect::LoadRecord { sender, record, with_edits } => {
                 let as_of = self.home.as_ref().map_or(Seq::FIRST, |home| home.durable());
-                self.jobs.push(Box::pin(async move {
+                self.begin(async move {
                     let loaded = loads::record(&store, group, record, with_edits).await;
                     Done::Record { sender, as_of, loaded }
-                }));
+                });
             }
-            Effect::LoadMembers(users) => self.jobs.push(Box::pin(async move {
+            Effect::LoadMembers(users) => self.begin(async move {
                 let rows = store.members(group, &users).await.map_err(refusal);
                 Done::Members(rows.map(|rows| rows.into_iter().flatten().collect()))
-            })),
+            }),
             Effect::Rejudge(Judged { publish, reply, .. }, at) => {
                 self.parked.push(rejoin(group, publish, reply), at);
             }
@@ -424,9 +448,13 @@ impl Worker {
         let Some(from) = home.state().notices_watermark.filter(|from| *from < to) else { return };
         self.is_telling = true;
         let (groups, store, group) = (self.groups.clone(), self.store.clone(), self.group);
-        self.jobs.push(Box::pin(async move {
+        self.begin(async move {
             Done::Notices(notices::send(groups, store, group, title, from, to).await.map(|()| to))
-        }));
+        });
+    }
+
+    fn begin(&mut self, job: impl Future<Output = Done> + Send + 'static) {
+        drop(self.jobs.spawn(job));
     }
 
     fn idle_at(&self) -> Instant {
@@ -437,7 +465,8 @@ impl Worker {
 
     /// Nothing is under way.
     fn is_quiet(&self) -> bool {
-        self.jobs.is_empty()
+        self.append.is_none()
+            && self.jobs.is_empty()
             && self.errands.is_empty()
             && self.parked.is_empty()
             && self.astray.is_empty()
@@ -462,6 +491,14 @@ impl Worker {
         }
         true
     }
+}
+
+/// Waits for the append, if one is under way. Cancellation safe.
+async fn finish<T>(append: &mut Option<BoxFuture<'static, T>>) -> T {
+    let Some(under_way) = append else { return pending().await };
+    let finished = under_way.await;
+    *append = None;
+    finished
 }
 
 fn homeless() -> Refusal {
