@@ -22,8 +22,8 @@ pub enum RequestError {
     /// The node's answer made no sense.
     #[error("the node broke the protocol: {0}")]
     Broken(String),
-    /// The client is closed.
-    #[error("the client is closed")]
+    /// The client is closed; [`Client::state`](crate::Client::state) says why.
+    #[error("the client is closed (its state says why)")]
     Closed,
 }
 

@@ -65,8 +65,8 @@ pub enum FollowError {
     /// This client follows the group already; drop that [`Follow`] first.
     #[error("the group is followed already")]
     AlreadyFollowed,
-    /// The client is closed.
-    #[error("the client is closed")]
+    /// The client is closed; [`Client::state`](crate::Client::state) says why.
+    #[error("the client is closed (its state says why)")]
     Closed,
 }
 

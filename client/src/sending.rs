@@ -137,7 +137,7 @@ pub enum PublishError {
         bytes_max: usize,
     },
     /// The client was closed before there was a receipt. [`Client::save`](crate::Client::save)
-    /// still has the message, if it was queued.
-    #[error("the client is closed")]
+    /// still has the message, if it was queued, and [`Client::state`](crate::Client::state) says why.
+    #[error("the client is closed (its state says why)")]
     Closed,
 }

@@ -68,6 +68,8 @@ struct Place {
     checksum: Option<u64>,
     /// Somebody got it; else it is known from its receipt alone.
     seen: bool,
+    /// Somebody got a record there that is no message.
+    passed: bool,
 }
 
 /// The judge of one group, whose members all send and all receive.
@@ -120,7 +122,8 @@ impl GroupChecker {
         self.settle_front();
     }
 
-    /// A member left with the record at `seq`, the last that is theirs; none where nobody can say.
+    /// A member left with the record at `seq`, the last that is theirs; none where nobody can say: it reads
+    /// no more then.
     pub fn left(&mut self, member: u32, seq: Option<u64>) {
         let after = self.members.left(member, seq);
         if after > 0 {
@@ -195,7 +198,9 @@ impl GroupChecker {
 
     /// A receiver's app got the record at `seq`, which is no message.
     pub fn passed(&mut self, receiver: u32, seq: u64) {
-        self.step(receiver, seq);
+        if self.step(receiver, seq) {
+            self.place(seq).passed = true;
+        }
         self.settle_front();
     }
 
@@ -355,6 +360,11 @@ impl GroupChecker {
 
     /// The order up to `seq` is settled: does it keep the sender's?
     fn settle(&mut self, seq: u64, place: &Place) {
+        if place.seen && place.passed {
+            self.verdict.reordered += 1;
+            let name = &self.name;
+            self.verdict.find(|| format!("{name}: a message to some at {seq}, none to others"));
+        }
         // What nobody got stays open with its sender.
         let Some(message) = place.message.filter(|_| place.seen) else { return };
         let placed = self.senders[message.sender as usize].place(message.number, seq);

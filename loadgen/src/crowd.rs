@@ -34,7 +34,7 @@ use crate::{
     options::{Clients, Sabotage},
     plan::{Due, MemberId},
     report::{Report, Turnout},
-    setup::{Present, Setup},
+    setup::{CHANGE_USERS_MAX, Present, Setup},
     timeline::Attendance,
 };
 
@@ -73,10 +73,11 @@ pub(crate) struct Crowd<'a> {
     joining: u32,
     present: Vec<Talker>,
     leaving: u32,
-    /// How often those who leave had lost their session before.
+    /// Of those who leave and are not done: how many sessions they had had before.
     reconnects: BTreeMap<u32, u64>,
-    /// Those who lost it while they left, and are done: nobody serves them what they had not had yet.
-    cut_off: BTreeSet<u32>,
+    /// Those who still read, and nobody can say with which record they left: the judge hears it when they
+    /// are done.
+    unplaced: BTreeSet<u32>,
     /// Members that are to be replaced, with a share of one.
     turnover: f64,
     sub_groups: (u32, u64),
@@ -144,7 +145,7 @@ impl<'a> Crowd<'a> {
             present: Vec::new(),
             leaving: 0,
             reconnects: BTreeMap::new(),
-            cut_off: BTreeSet::new(),
+            unplaced: BTreeSet::new(),
             turnover: 0.0,
             sub_groups: (1, 0),
             under_way: FuturesUnordered::new(),
@@ -255,12 +256,13 @@ impl<'a> Crowd<'a> {
     fn change(&mut self, wanted: u32) {
         if self.joining == 0 && !self.lobby.is_empty() {
             let mut guests = std::mem::take(&mut self.lobby);
-            let others = guests.split_off(1);
+            let mut others = guests.split_off(1);
             let joining = Change::Join(guests[0].client.clone());
             self.join(guests, joining);
-            if !others.is_empty() {
-                let users = others.iter().map(|guest| guest.user.clone()).collect();
-                self.join(others, Change::Add(self.admin.clone(), users));
+            while !others.is_empty() {
+                let some = others.split_off(others.len().saturating_sub(CHANGE_USERS_MAX));
+                let users = some.iter().map(|guest| guest.user.clone()).collect();
+                self.join(some, Change::Add(self.admin.clone(), users));
             }
         }
         let turnover = self.turnover as u32;
@@ -270,10 +272,11 @@ impl<'a> Crowd<'a> {
             let first = self.pick();
             let leaving = Change::Leave(first.client.clone());
             self.leave(vec![first], leaving);
-            let others: Vec<_> = (1..go).map(|_| self.pick()).collect();
-            if !others.is_empty() {
-                let users = others.iter().map(|talker| talker.user.clone()).collect();
-                self.leave(others, Change::Remove(self.admin.clone(), users));
+            let mut others: Vec<_> = (1..go).map(|_| self.pick()).collect();
+            while !others.is_empty() {
+                let some = others.split_off(others.len().saturating_sub(CHANGE_USERS_MAX));
+                let users = some.iter().map(|talker| talker.user.clone()).collect();
+                self.leave(some, Change::Remove(self.admin.clone(), users));
             }
         }
     }
@@ -301,8 +304,12 @@ impl<'a> Crowd<'a> {
         match seq {
             Ok(seq) => {
                 self.turnout.left += members.len() as u64;
-                for member in members.iter().filter(|member| !self.cut_off.remove(member)) {
-                    self.judge.left(Self::id(*member), seq);
+                for member in members {
+                    if seq.is_none() && self.reconnects.contains_key(member) {
+                        self.unplaced.insert(*member);
+                    } else {
+                        self.judge.left(Self::id(*member), seq);
+                    }
                 }
             }
             Err(error) => self.report.fail(format!("{} could not leave: {error}", members.len())),
@@ -316,9 +323,11 @@ impl<'a> Crowd<'a> {
                 let member = done.id.member;
                 self.present.retain(|talker| talker.member != member);
                 self.away.push_back(self.users[member as usize]);
-                if self.reconnects.remove(&member).is_some_and(|before| done.reconnects() > before) {
-                    self.cut_off.insert(member);
-                    self.turnout.cut_off += 1;
+                let before = self.reconnects.remove(&member);
+                let is_cut_off = before.is_some_and(|before| done.reconnects() > before);
+                self.turnout.cut_off += u64::from(is_cut_off);
+                // Nobody serves it what it has not had.
+                if self.unplaced.remove(&member) || is_cut_off {
                     self.judge.left(done.id, None);
                 }
                 done.tell(&self.judge, &mut self.report);

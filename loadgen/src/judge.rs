@@ -157,7 +157,7 @@ impl Judge {
         self.group(member.group).passed(member.member, seq);
     }
 
-    /// How many places a member is behind the one that is furthest.
+    /// How many places a member is behind the last that is known of.
     #[must_use]
     pub fn behind(&self, member: MemberId) -> u64 {
         self.group(member.group).behind(member.member)

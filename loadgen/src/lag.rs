@@ -1,4 +1,4 @@
-//! How far behind the first to have a message each member of a group is: what an outage elsewhere
+//! How far behind the first to know of a message each member of a group is: what an outage elsewhere
 //! must not change.
 
 use std::{collections::BTreeMap, time::Duration};

@@ -86,7 +86,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// How often it had lost its session.
+    /// How many sessions it had after its first.
     pub(crate) fn reconnects(&self) -> u64 {
         self.counts.reconnects
     }

@@ -90,8 +90,8 @@ pub struct Turnout {
     pub joined: u64,
     /// Members who left.
     pub left: u64,
-    /// Those of them who lost their session while they left: a node serves nobody who is no member any
-    /// more, so they are owed nothing beyond what they had.
+    /// Those of them whose session was lost, or went to another node, while they left: a node serves nobody
+    /// who is no member any more, so they are owed nothing beyond what they had.
     pub cut_off: u64,
     /// The most members that were there at a time.
     pub members_max: u32,
@@ -118,7 +118,7 @@ impl fmt::Display for Turnout {
         let Self { joined, left, cut_off, members_max, sub_groups_max, sub_groups_last, layouts } = self;
         write!(
             f,
-            "{members_max} at most, {joined} joined, {left} left ({cut_off} while they were offline); {sub_groups_max} sub-groups at most, \
+            "{members_max} at most, {joined} joined, {left} left ({cut_off} whose session ended meanwhile); {sub_groups_max} sub-groups at most, \
              {sub_groups_last} in the end, by {layouts} layouts"
         )
     }
@@ -127,7 +127,8 @@ impl fmt::Display for Turnout {
 /// What a run found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// Nothing was lost, doubled, out of order, corrupt or made up, and everything was answered.
+    /// Nothing was lost, doubled, out of order, corrupt or made up, something was acknowledged, and no
+    /// client failed.
     pub passed: bool,
     /// Clients, each with a connection of its own.
     pub connections: u64,

@@ -23,7 +23,7 @@ const CLIENTS_PER_SOCKET: usize = 64;
 /// Groups that deliver to a client: its one. Each stream that is allowed costs memory, used or not.
 const STREAMS_MAX: u32 = 4;
 /// Users in one change: what fits a request's frame whatever their names.
-const CHANGE_USERS_MAX: usize = 1000;
+pub(crate) const CHANGE_USERS_MAX: usize = 1000;
 /// Groups that are made at the same time.
 const MAKING_MAX: usize = 16;
 /// How long tokens last beyond the run.

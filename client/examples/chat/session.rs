@@ -9,7 +9,7 @@ use ratatui::crossterm::event::{self, Event as Input, KeyCode, KeyEvent, KeyEven
 use shoal_client::{
     Client, Delivered, Follow, GroupId, Message, Seq, Signal, SignalKind, Start, State, UserId, wire,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     conversation::{Conversation, parse},
@@ -41,6 +41,8 @@ pub(crate) struct Chat {
     pub(crate) round_trip_us: u64,
     pub(crate) typing: BTreeMap<String, Instant>,
     pub(crate) online: Vec<String>,
+    /// Of whom it is asked whether they are online.
+    members: watch::Sender<Vec<UserId>>,
     pub(crate) input: String,
     pub(crate) hint: String,
     /// Lines that the view is above the end.
@@ -61,7 +63,7 @@ pub(crate) async fn run(client: &Client, group: GroupId, access: &Access) -> any
     let mut chat = Chat::new(client, group, access, events.clone());
     let mut records = chat.begin().await?;
     read_keys(events.clone());
-    watch_presence(client.clone(), group, chat.conversation.members.keys().cloned().collect(), events);
+    watch_presence(client.clone(), group, chat.members.subscribe(), events);
     let (mut signals, mut states) = (client.signals(), client.state());
     let mut terminal = ratatui::init();
     let ended = loop {
@@ -100,6 +102,7 @@ impl Chat {
             round_trip_us: 0,
             typing: BTreeMap::new(),
             online: Vec::new(),
+            members: watch::Sender::default(),
             input: String::new(),
             hint: "/edit TEXT   /recall   /react TEXT   PageUp: earlier   Ctrl-C: leave".to_owned(),
             scroll: 0,
@@ -130,6 +133,7 @@ impl Chat {
             }
         }
         self.watermark = history.tail;
+        self.ask_for_members();
         let tail = Seq::new(history.tail).unwrap_or(Seq::FIRST);
         Ok(self.client.follow(self.group, Start::Watermark(tail)).await?)
     }
@@ -141,7 +145,14 @@ impl Chat {
                 self.typing.remove(&author.user);
             }
             self.conversation.take(record);
+            self.ask_for_members();
         }
+    }
+
+    /// Whether they are online is asked of those who are members now, the first hundred.
+    fn ask_for_members(&self) {
+        let users = self.conversation.members.keys().filter_map(|user| user.parse().ok());
+        self.members.send_replace(users.take(100).collect());
     }
 
     fn signalled(&mut self, signal: Signal) {
@@ -291,11 +302,16 @@ fn read_keys(events: mpsc::Sender<Event>) {
     });
 }
 
-fn watch_presence(client: Client, group: GroupId, members: Vec<String>, events: mpsc::Sender<Event>) {
-    let members: Vec<UserId> = members.iter().filter_map(|user| user.parse().ok()).take(100).collect();
+fn watch_presence(
+    client: Client,
+    group: GroupId,
+    members: watch::Receiver<Vec<UserId>>,
+    events: mpsc::Sender<Event>,
+) {
     tokio::spawn(async move {
         loop {
-            if let Ok(presence) = client.presence(group, &members).await
+            let asked = members.borrow().clone();
+            if let Ok(presence) = client.presence(group, &asked).await
                 && events.send(Event::Online(presence.users)).await.is_err()
             {
                 return;

@@ -45,9 +45,12 @@ impl Cursor {
         Self { first, next: first, end: End::None, skipped: Vec::new() }
     }
 
-    /// It left with the record at `end`; none where nobody can say. How many it had got that come after.
+    /// It left with the record at `end`; none where nobody can say, and what it lacks then it is never
+    /// owed. How many it had got that come after.
     pub(super) fn end_at(&mut self, end: Option<u64>) -> u64 {
-        self.end = end.map_or(End::Somewhere, End::At);
+        if self.end != End::Somewhere {
+            self.end = end.map_or(End::Somewhere, End::At);
+        }
         end.map_or(0, |end| self.next.saturating_sub(end.saturating_add(1)))
     }
 
@@ -164,5 +167,6 @@ mod tests {
         assert_eq!([4, 5, 6, 7].map(|seq| cursor.lacks_at(seq)), [false, true, false, false]);
         assert_eq!((cursor.step(7), cursor.step(5)), (Step::Forward, Step::Late));
         assert_eq!(cursor.lacks(), None);
+        assert_eq!((cursor.end_at(Some(6)), cursor.lacks()), (1, None), "7 came after it had left");
     }
 }

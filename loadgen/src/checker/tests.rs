@@ -373,3 +373,20 @@ proptest! {
         prop_assert!(!judge_since(joined, events).is_clean());
     }
 }
+
+#[test]
+fn a_message_that_is_none_to_some_is_found() {
+    let sent = message(0, 1);
+    for other in 0..MEMBERS {
+        let gets = |receiver| {
+            if receiver == other {
+                Event::Passed(receiver, 2)
+            } else {
+                Event::Delivered(receiver, 2, whole(sent))
+            }
+        };
+        let before = [Event::Sent(sent), Event::Acknowledged(sent, 2)];
+        let verdict = judge(before.into_iter().chain((0..MEMBERS).map(gets)));
+        assert_eq!(verdict.reordered, 1, "member {other}");
+    }
+}

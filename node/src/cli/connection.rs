@@ -211,9 +211,9 @@ fn hint(code: Code) -> Option<&'static str> {
             "names are written with a #, quoted for the shell: '#general'. Create it with: shoal group create"
         }
         Code::GroupExists => {
-            "somebody else owns it: act as an administrator without --owner, or choose another name"
+            "somebody else made it: add members with shoal group add, or choose another name"
         }
-        Code::NotMember => "add them first: shoal group add",
+        Code::NotMember => "whoever owns or administers the group adds members: shoal group add",
         Code::NotAllowed => "this needs an owner, an admin of the group, or a token with administration",
         Code::GroupClosed => "a closed group stays closed: create another one",
         Code::GroupFull => "the group has as many members as its settings allow",

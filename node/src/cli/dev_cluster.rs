@@ -7,12 +7,12 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,15 @@ impl Member {
             }
         });
         let mut member = Self { child, said: Said::default() };
-        let first = said.recv_timeout(PATIENCE).context("a node did not come to serve; its log says why")?;
+        let first = said.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Disconnected => anyhow!(
+                "a node ended before it served; what it said stands above. Where something else has its ports, \
+                 give others: --port, --ops-port"
+            ),
+            RecvTimeoutError::Timeout => {
+                anyhow!("a node does not come to serve within {} s", PATIENCE.as_secs())
+            }
+        })?;
         member.said = serde_json::from_str(&first).context("what a node says")?;
         Ok(member)
     }

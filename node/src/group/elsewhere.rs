@@ -32,8 +32,8 @@ pub trait Elsewhere: Send + Sync + 'static {
     /// Who looks after a partition now.
     fn place(&self, partition: Partition) -> Place;
 
-    /// Sends a message on its way to its owner or its home. Never waits: where too much is on its
-    /// way already it is answered `Busy`, and where the node is not reached it goes astray.
+    /// Sends a message on its way to its owner or its home. Never waits: where the node is not reached,
+    /// or its link has too much to take, it goes astray; where its lane has, it is answered `Busy`.
     fn publish(&self, to: &NodeName, passage: Passage);
 
     /// Has the home carry out a change. An error leaves it open whether it was.

@@ -132,7 +132,7 @@ impl Worker {
         let groups = self.groups.clone();
         let mut stopping = pin!(groups.stopping().wait());
         loop {
-            let has_room = self.home.as_ref().is_none_or(|home| home.has_room());
+            let has_room = self.has_room();
             let (is_quiet, idle_at) = (self.is_quiet(), self.idle_at());
             tokio::select! {
                 biased;
@@ -140,11 +140,11 @@ impl Worker {
                 Some(done) = self.jobs.join_next() => self.handle_done(done),
                 Some(()) = self.errands.next() => {}
                 fed = following::next(&mut self.following) => self.handle_fed(fed).await,
+                () = self.astray.due(), if has_room && !self.astray.is_empty() => self.send_again().await,
                 input = self.inputs.recv(), if has_room => match input {
                     Some(input) => self.take(input).await,
                     None => return,
                 },
-                () = self.astray.due(), if !self.astray.is_empty() => self.send_again().await,
                 () = tokio::time::sleep_until(idle_at), if is_quiet => {
                     if self.fall_asleep() {
                         return;
@@ -155,6 +155,11 @@ impl Worker {
             self.perform();
             self.resume().await;
         }
+    }
+
+    /// Does the home here, if there is one, take more before its next append?
+    fn has_room(&self) -> bool {
+        self.home.as_ref().is_none_or(|home| home.has_room())
     }
 
     /// Takes the limits that hold now, if they are others.
@@ -185,7 +190,7 @@ impl Worker {
         let home = self.take_place();
         self.handle_input(&home, first).await;
         for _ in 1..Self::INPUTS_AT_ONCE {
-            let has_room = self.home.as_ref().is_none_or(|home| home.has_room());
+            let has_room = self.has_room();
             match self.inputs.try_recv() {
                 Ok(input) if has_room => self.handle_input(&home, input).await,
                 Ok(input) => {
@@ -340,23 +345,29 @@ impl Worker {
     }
 
     /// Lets go of the home, and answers everybody who waits for it; but messages are turned away. What
-    /// it was writing may be durable: whoever sent it asks again, under the same number.
+    /// it was writing may be durable: it goes again under the same number, which says so.
     fn abandon(&mut self, why: &Refusal) {
-        self.let_go(why);
-        let Some(home) = self.home.take() else { return };
-        // What the append under way was waited for with goes with the home that waited.
-        self.append = None;
-        self.jobs = JoinSet::new();
-        self.is_telling = false;
-        let (told, unanswered) = home.abandon();
-        told.into_iter().for_each(|effect| self.perform_one(effect));
-        for unanswered in unanswered {
-            match unanswered {
-                Unanswered::Message(numbered, reply) => {
-                    self.turn_away(rejoin(self.group, numbered, reply), why.clone());
-                }
-                Unanswered::Other(reply) => reply.refuse(self.group, why.clone(), self.groups.metrics()),
+        if let Some(home) = self.home.take() {
+            // What the append under way was waited for with goes with the home that waited.
+            self.append = None;
+            self.jobs = JoinSet::new();
+            self.is_telling = false;
+            let (told, unanswered) = home.abandon();
+            told.into_iter().for_each(|effect| self.perform_one(effect));
+            for unanswered in unanswered {
+                self.give_back(unanswered, why);
             }
+        }
+        // What waits to be judged again comes after what the home had taken of the same sender.
+        self.let_go(why);
+    }
+
+    fn give_back(&mut self, unanswered: Unanswered<Reply>, why: &Refusal) {
+        match unanswered {
+            Unanswered::Message(numbered, reply) => {
+                self.turn_away(rejoin(self.group, numbered, reply), why.clone());
+            }
+            Unanswered::Other(reply) => reply.refuse(self.group, why.clone(), self.groups.metrics()),
         }
     }
 

@@ -52,7 +52,10 @@ impl Lane {
     pub(super) fn publish(&self, passage: Passage) {
         match self.0.try_send(passage) {
             Ok(()) => {}
-            Err(TrySendError::Full(passage)) => passage.publish.refuse(busy()),
+            Err(TrySendError::Full(passage)) => {
+                let why = "too many messages are on their way to the node that looks after this";
+                passage.publish.refuse(Refusal::new(Code::Busy, why));
+            }
             Err(TrySendError::Closed(passage)) => passage.go_astray(),
         }
     }
@@ -145,10 +148,11 @@ impl Drop for Sending {
     }
 }
 
-/// The other node does not look after it, or not any more.
+/// The other node does not look after it, or not any more, or is going.
 fn is_astray(receipt: &wire::Receipt) -> bool {
     let Some(Outcome::Refused(refused)) = &receipt.outcome else { return false };
-    refused.why.as_ref().is_some_and(|why| why.code == Code::NotHome.number())
+    let goes_again = |code| [Code::NotHome, Code::Draining].iter().any(|again| again.number() == code);
+    refused.why.as_ref().is_some_and(|why| goes_again(why.code))
 }
 
 /// Another time may do.

@@ -41,7 +41,16 @@ pub(super) async fn create(
     if !rest.is_empty() {
         done.changed += in_steps(connection, group, rest, add_step).await?.changed;
     }
-    output.show(&done, |_| format!("{} is there, with id {id}", group.group)).context("output")
+    output
+        .show(&done, |done| match done.changed {
+            0 => format!(
+                "{} was there already, with id {id}: its title and its members are as they were. To add members: \
+                 shoal group add",
+                group.group
+            ),
+            _ => format!("{} is there, with id {id}", group.group),
+        })
+        .context("output")
 }
 
 pub(super) async fn add(

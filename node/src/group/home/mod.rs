@@ -289,17 +289,19 @@ impl<R> Home<R> {
 
     /// Gives up: what was decided is still to be told, and what was not answered is given back.
     pub(crate) fn abandon(mut self) -> (Vec<Effect<R>>, Vec<Unanswered<R>>) {
-        let (mut told, mut unanswered) = (Vec::new(), Vec::new());
+        let (mut told, mut rejudged) = (Vec::new(), Vec::new());
         for effect in self.effects {
             match effect {
                 Effect::Answer(..) | Effect::Changed(..) | Effect::Noticed(..) => told.push(effect),
-                Effect::Rejudge(judged, _) => unanswered.push(judged.into()),
+                Effect::Rejudge(judged, _) => rejudged.push(judged.into()),
                 // What only looks something up is for nobody now.
                 _ => {}
             }
         }
         let batches = self.appending.take().into_iter().chain([self.gathering]);
-        unanswered.extend(batches.flat_map(Batch::abandon));
+        // In the order of each sender's numbers.
+        let mut unanswered: Vec<_> = batches.flat_map(Batch::abandon).collect();
+        unanswered.extend(rejudged);
         unanswered.extend(self.senders.drain_parked().into_iter().map(|parked| match parked {
             senders::Parked::Publish(judged) => judged.into(),
             senders::Parked::Notice(_, to) => Unanswered::Other(to),

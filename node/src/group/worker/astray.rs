@@ -57,6 +57,11 @@ impl Astray {
         std::mem::take(&mut self.messages)
     }
 
+    /// These come before all others, and go as soon as there is room.
+    fn put_back(&mut self, messages: impl Iterator<Item = Publish>) {
+        self.messages.splice(..0, messages);
+    }
+
     /// Waits until they go again. Cancellation safe.
     pub(super) async fn due(&self) {
         sleep_until(self.due).await;
@@ -79,9 +84,12 @@ impl Worker {
     pub(super) async fn send_again(&mut self) {
         self.used = Instant::now();
         let home = self.take_place();
-        for publish in self.astray.take() {
+        let mut messages = self.astray.take().into_iter();
+        while self.has_room() {
+            let Some(publish) = messages.next() else { return };
             self.route(&home, publish, None).await;
         }
+        self.astray.put_back(messages);
     }
 
     pub(super) fn refuse_astray(&mut self, why: &Refusal) {

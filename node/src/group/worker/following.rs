@@ -103,6 +103,7 @@ impl Worker {
             }
             Place::There(home) => {
                 if self.following.as_ref().is_none_or(|following| following.home != *home) {
+                    self.is_awaited = false;
                     self.step_down(&moved());
                     self.astray.hurry(Instant::now());
                     self.following = Some(Following::new(home.clone()));

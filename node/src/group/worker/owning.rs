@@ -180,7 +180,7 @@ impl Worker {
         home.handle_layout(now.with(self.group, sub_groups, node_of), self.groups.now());
     }
 
-    /// Whoever sent what waits to be judged again is to send it again.
+    /// What waits to be judged again is turned away.
     pub(super) fn let_go(&mut self, why: &Refusal) {
         for (publish, _) in std::mem::take(&mut self.parked.0) {
             self.turn_away(publish, why.clone());
