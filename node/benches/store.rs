@@ -41,6 +41,9 @@ struct Arguments {
     /// Only loads with so many groups.
     #[arg(long)]
     groups: Option<u64>,
+    /// Only loads with so many messages in flight.
+    #[arg(long)]
+    in_flight: Option<u64>,
     /// A folder on the disk to measure.
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     dir: PathBuf,
@@ -50,6 +53,13 @@ struct Arguments {
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Arguments {
+    fn wants(&self, load: Load) -> bool {
+        self.groups.is_none_or(|groups| groups == load.groups)
+            && self.in_flight.is_none_or(|in_flight| in_flight == load.in_flight())
+    }
 }
 
 /// Who sends how much at once.
@@ -102,7 +112,7 @@ fn main() -> Result<()> {
         let one = Load { groups: 1, appends: 2, records: 1024, payload_bytes };
         let many = Load { groups: 1000, appends: 1, records: 1, payload_bytes };
         for load in [one, many, Load { records: 4, ..many }] {
-            if arguments.groups.is_none_or(|groups| groups == load.groups) {
+            if arguments.wants(load) {
                 throughput.push(measure_throughput(load, &arguments)?);
             }
         }
@@ -293,9 +303,10 @@ impl EngineUnderLoad {
     }
 }
 
+/// Made as the store makes its own.
 fn engine(dir: &Path) -> Result<(Database, Keyspace)> {
     let limits = StoreLimits::default();
-    let database = Database::builder(dir).cache_size(limits.cache_bytes).worker_threads(2).open()?;
+    let database = Database::builder(dir).cache_size(limits.cache_bytes).worker_threads(3).open()?;
     let options = || KeyspaceCreateOptions::default().max_memtable_size(limits.memtable_bytes);
     let keyspace = database.keyspace("bench", options)?;
     Ok((database, keyspace))

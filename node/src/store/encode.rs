@@ -10,7 +10,7 @@ use super::{
     codec::{self, Key, RECORD_KEY_BYTES, SEAL_BYTES, Table},
 };
 
-/// A key with its sealed value, as one allocation shared by a whole append.
+/// A key with its sealed value. The keys of an append share one allocation, its values another.
 pub(super) type Pair = (Slice, Slice);
 /// A row to put, sealed, or to delete.
 pub(super) type Row = (Key, Option<Vec<u8>>);
@@ -66,24 +66,26 @@ pub(super) fn row_bytes((key, value): &Row) -> usize {
     key.as_ref().len() + value.as_ref().map_or(0, Vec::len)
 }
 
+/// The keys lie apart from the values: the engine compares many to find a place for one, and more of
+/// them fit into the processor's caches.
 fn encode_records(group: GroupId, first: Seq, records: &[Bytes]) -> Vec<Pair> {
-    let bytes = records.iter().map(|record| RECORD_KEY_BYTES + record.len() + SEAL_BYTES).sum();
-    let mut buffer = BytesMut::with_capacity(bytes);
+    let value_bytes = records.iter().map(|record| record.len() + SEAL_BYTES).sum();
+    let mut keys = BytesMut::with_capacity(records.len() * RECORD_KEY_BYTES);
+    let mut values = BytesMut::with_capacity(value_bytes);
     let mut key: [u8; RECORD_KEY_BYTES] = [0; RECORD_KEY_BYTES];
     key[0] = Table::Records as u8;
     key[1..17].copy_from_slice(group.as_bytes());
     let mut seq = first;
     for record in records {
         key[17..].copy_from_slice(&seq.get().to_be_bytes());
-        buffer.extend_from_slice(&key);
-        buffer.extend_from_slice(record);
-        buffer.extend_from_slice(&codec::seal(&key, record));
+        keys.extend_from_slice(&key);
+        values.extend_from_slice(record);
+        values.extend_from_slice(&codec::seal(&key, record));
         seq = seq.next();
     }
-    let mut rest = buffer.freeze();
+    let (mut keys, mut values) = (keys.freeze(), values.freeze());
     let pair = |record: &Bytes| {
-        let key = rest.split_to(RECORD_KEY_BYTES);
-        (key.into(), rest.split_to(record.len() + SEAL_BYTES).into())
+        (keys.split_to(RECORD_KEY_BYTES).into(), values.split_to(record.len() + SEAL_BYTES).into())
     };
     records.iter().map(pair).collect()
 }

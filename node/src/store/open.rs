@@ -30,8 +30,10 @@ use crate::config::StoreLimits;
 pub(super) const KEYSPACE: &str = "store";
 /// Creating a store is its first commit; nothing is acknowledged before the second.
 pub(super) const CREATION: u64 = 1;
-/// One flushes while the other compacts.
-const WORKERS: usize = 2;
+/// One only flushes, so that no flush waits for a compaction. A compaction that it finds in the queue
+/// it puts back, and would do so without rest while the one other worker is busy with the last: the
+/// third takes it.
+const WORKERS: usize = 3;
 
 /// Why a store is not opened.
 #[derive(Debug, thiserror::Error)]
