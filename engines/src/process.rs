@@ -30,7 +30,9 @@ echo $server
 exec >&-
 (
     read -r _ <&3
-    kill -KILL $server
+    # Those that it has forked: one that was just made may not see its end.
+    forked=$(cat /proc/$server/task/$server/children)
+    kill -KILL $server $forked
     # What it has forked may write for a moment yet.
     for _ in 1 2 3 4 5 6 7 8 9; do rm -rf "$dir" && break; sleep 0.2; done
 ) >/dev/null 2>&1 &
@@ -86,8 +88,19 @@ impl Process {
 
     /// Sends a signal; one that has ended takes none.
     pub(crate) fn signal(&self, signal: Signal) {
-        // It may have ended by itself.
-        let _ = kill_process(self.server, signal);
+        let forked = if signal == Signal::KILL { self.forked() } else { Vec::new() };
+        for process in std::iter::once(self.server).chain(forked) {
+            // It may have ended by itself.
+            let _ = kill_process(process, signal);
+        }
+    }
+
+    /// What it has forked, which does not always see that it is killed.
+    fn forked(&self) -> Vec<Pid> {
+        let server = self.server.as_raw_pid();
+        let listed = fs::read_to_string(format!("/proc/{server}/task/{server}/children"));
+        let pids = listed.unwrap_or_default();
+        pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
     }
 
     /// Waits until it has ended after a signal.
