@@ -103,13 +103,13 @@ impl GroupChecker {
 
     /// One of those who began to join at `asked` did not.
     pub fn not_joined(&mut self, asked: u64) {
-        self.members.answered(asked, 1);
+        self.members.answered(asked);
         self.settle_front();
     }
 
     /// One of those who began to join at `asked` is a member from the record at `seq` on.
     pub fn joined(&mut self, member: u32, asked: u64, seq: u64) {
-        self.members.answered(asked, 1);
+        self.members.answered(asked);
         if seq < asked {
             self.verdict.reordered += 1;
             let name = &self.name;

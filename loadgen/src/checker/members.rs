@@ -21,9 +21,9 @@ impl Members {
         self.joining.add(tail, count);
     }
 
-    /// So many who asked at this tail got their answer.
-    pub(super) fn answered(&mut self, asked: u64, count: u32) {
-        self.joining.remove(asked, count);
+    /// One who asked at this tail got the answer.
+    pub(super) fn answered(&mut self, asked: u64) {
+        self.joining.remove(asked);
     }
 
     /// A member from the record at `first` on.
@@ -90,7 +90,7 @@ impl Members {
         let result = change(cursor);
         let after = cursor.lacks();
         if before != after {
-            before.into_iter().for_each(|seq| self.lacking.remove(seq, 1));
+            before.into_iter().for_each(|seq| self.lacking.remove(seq));
             after.into_iter().for_each(|seq| self.lacking.add(seq, 1));
         }
         Some(result)

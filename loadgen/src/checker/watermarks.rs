@@ -12,10 +12,10 @@ impl Watermarks {
         *self.0.entry(seq).or_default() += count;
     }
 
-    /// So many of those at `seq` are there no more.
-    pub(super) fn remove(&mut self, seq: u64, count: u32) {
+    /// One of those at `seq` is there no more.
+    pub(super) fn remove(&mut self, seq: u64) {
         if let Some(there) = self.0.get_mut(&seq) {
-            *there = there.saturating_sub(count);
+            *there = there.saturating_sub(1);
             if *there == 0 {
                 self.0.remove(&seq);
             }
@@ -43,11 +43,11 @@ mod tests {
         watermarks.add(7, 1);
         watermarks.add(3, 2);
         assert_eq!((watermarks.lowest(), watermarks.below(8)), (Some(3), 11));
-        watermarks.remove(3, 1);
+        watermarks.remove(3);
         assert_eq!(watermarks.lowest(), Some(3));
-        watermarks.remove(3, 1);
+        watermarks.remove(3);
         assert_eq!((watermarks.lowest(), watermarks.below(5)), (Some(7), 0));
-        watermarks.remove(7, 1);
+        watermarks.remove(7);
         assert_eq!(watermarks.lowest(), None);
     }
 }

@@ -211,7 +211,9 @@ impl Worker {
         }
         match (home, input) {
             (_, Input::Astray(publish)) => self.turn_away(publish, homeless()),
-            (Place::Nowhere, Input::Publish(publish)) => self.turn_away(publish, homeless()),
+            (Place::Nowhere, Input::Publish(publish) | Input::Again(publish, _)) => {
+                self.turn_away(publish, homeless());
+            }
             (Place::Nowhere, input) => {
                 input.refuse(homeless(), self.groups.metrics());
             }
