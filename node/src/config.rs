@@ -10,6 +10,8 @@ mod check;
 
 mod current;
 
+mod hours;
+
 mod limits;
 
 mod live;
@@ -29,6 +31,7 @@ use crate::coordination::Roles;
 
 pub use check::Problem;
 pub use current::Current;
+pub use hours::{Hours, NoHours};
 pub use limits::{AccessLimits, GroupLimits, Limits, Rate, StoreLimits, ViewLimits};
 pub use live::is_live;
 pub use load::{ConfigError, Loaded, Origin, Override, entries, load};

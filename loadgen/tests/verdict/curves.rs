@@ -7,7 +7,7 @@ use crate::served::Served;
 
 /// A node that cuts groups small.
 async fn served() -> Served {
-    let group = GroupLimits { sub_group_max: 20, ..GroupLimits::default() };
+    let group = GroupLimits { sub_group_max: 20, plan_observe_ms: 200, ..GroupLimits::default() };
     Served::with(Limits { group, ..Limits::default() }).await
 }
 

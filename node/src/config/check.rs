@@ -12,7 +12,11 @@ use super::{Config, CoordinationConfig, Limits, load::entries};
 use crate::{coordination::Roles, store::postgres};
 
 /// Keys whose value may be 0.
-const ZERO_ALLOWED: [&str; 3] = ["drain_grace_ms", "drain_max_ms", "worker_threads"];
+const ZERO_ALLOWED: [&str; 4] =
+    ["drain_grace_ms", "drain_max_ms", "worker_threads", "limits.group.plans_max"];
+
+/// The longest that a step of a plan is observed.
+const OBSERVE_MAX_MS: u64 = 300_000;
 
 /// A user's id of the greatest length, as it lies in a request.
 const USER_BYTES_MAX: usize = shoal_protocol::id::USER_ID_BYTES_MAX + 2;
@@ -219,6 +223,18 @@ fn group(limits: &Limits, found: &mut Vec<Problem>) {
         let message = format!("a request holds no more than {users_max} users");
         found.push(Problem { key: "limits.group.change_users_max".into(), message });
     }
+    let mut at_most = |key: &str, value: u64, most: u64, why: &str| {
+        if value > most {
+            found.push(Problem { key: key.into(), message: format!("{value} is above {most}: {why}") });
+        }
+    };
+    at_most(
+        "limits.group.plan_observe_ms",
+        group.plan_observe_ms,
+        OBSERVE_MAX_MS,
+        "a plan that takes hours is overtaken by its group",
+    );
+    at_most("limits.group.plan_rate_percent", group.plan_rate_percent.into(), 100, "a plan slows members");
 }
 
 fn is_host_and_port(address: &str) -> bool {

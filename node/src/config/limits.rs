@@ -6,6 +6,8 @@ use documented::DocumentedFields;
 use governor::Quota;
 use serde::{Deserialize, Serialize};
 
+use super::Hours;
+
 /// The limits of this node.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, DocumentedFields, Default)]
 #[serde(default, deny_unknown_fields)]
@@ -201,6 +203,14 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// So many in a hundred of it.
+    #[must_use]
+    pub fn percent(self, percent: u32) -> Self {
+        // A share of what fits does, while there are no more than a hundred.
+        let share = |number: u32| (u64::from(number) * u64::from(percent.min(100)) / 100) as u32;
+        Self { per_second: share(self.per_second), burst: share(self.burst) }
+    }
+
     /// At least one of each.
     #[must_use]
     pub fn quota(self) -> Quota {
@@ -251,6 +261,22 @@ pub struct GroupLimits {
     pub incarnation_ttl_seconds: u64,
     /// A group unused for so long goes to sleep, in milliseconds.
     pub idle_ms: u64,
+    /// Each step of a plan (a tenth of the members that move, three tenths, all) is watched for so long, in
+    /// milliseconds, before the next; an eighth of that where the members outgrow the sub-groups.
+    pub plan_observe_ms: u64,
+    /// An owner that takes longer to judge a message, or is further behind, makes a plan roll back, in
+    /// milliseconds; it may always take twice as long as before the plan.
+    pub plan_delay_max_ms: u64,
+    /// After a plan was rolled back none begins by itself for so long, in milliseconds.
+    pub plan_retry_ms: u64,
+    /// Plans under way at once, of the groups whose homes are on this node; 0: none begins.
+    pub plans_max: usize,
+    /// The hours, in UTC, in which plans begin by themselves (`22:00-05:30`); empty: all.
+    pub plan_hours: Hours,
+    /// While a plan is under way, members may send so many in a hundred of what they may otherwise.
+    pub plan_rate_percent: u32,
+    /// Members a second that this node fetches for the sub-groups it is to own.
+    pub migration_rows_per_second: u32,
 }
 
 impl Default for GroupLimits {
@@ -274,6 +300,13 @@ impl Default for GroupLimits {
             senders_per_user_max: 64,
             incarnation_ttl_seconds: 24 * 3600,
             idle_ms: 60_000,
+            plan_observe_ms: 30_000,
+            plan_delay_max_ms: 1_000,
+            plan_retry_ms: 60_000,
+            plans_max: 16,
+            plan_hours: Hours::default(),
+            plan_rate_percent: 100,
+            migration_rows_per_second: 100_000,
         }
     }
 }

@@ -4,7 +4,7 @@
 ///
 /// A setting belongs here only if a running node goes by it: at the next message, request, session or
 /// look that it concerns. What a client is told in its welcome counts for it from its next session.
-const LIVE: [&str; 45] = [
+const LIVE: [&str; 52] = [
     "log",
     "drain_grace_ms",
     "drain_max_ms",
@@ -46,6 +46,13 @@ const LIVE: [&str; 45] = [
     "limits.group.sender_checkpoint_records",
     "limits.group.senders_per_user_max",
     "limits.group.idle_ms",
+    "limits.group.plan_observe_ms",
+    "limits.group.plan_delay_max_ms",
+    "limits.group.plan_retry_ms",
+    "limits.group.plans_max",
+    "limits.group.plan_hours",
+    "limits.group.plan_rate_percent",
+    "limits.group.migration_rows_per_second",
     "limits.view.history_records_max",
     "limits.view.history_bytes_max",
     "limits.view.members_max",

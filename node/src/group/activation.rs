@@ -4,15 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message as _;
-use shoal_protocol::{
-    Code, GroupId, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, Slot, wire,
-};
+use shoal_protocol::{Code, GroupId, Outcome, RecordFrame, Refusal, SenderId, SenderNumbers, Seq, wire};
 
 use super::{
     home::{Entry, Fold, Home, sender_of},
     input::Reply,
-    layout::{Layout, Slots},
-    member_list::MemberList,
+    layout::Layout,
 };
 use crate::{
     config::GroupLimits,
@@ -21,9 +18,6 @@ use crate::{
 
 /// Records are read in pages of so many, and so many bytes.
 pub(super) const PAGE: ReadLimit = ReadLimit { records_max: 1024, bytes_max: 4 << 20 };
-
-/// Member rows in a page.
-const ROWS_MAX: usize = 1024;
 
 /// A group that is awake.
 pub(super) struct Active {
@@ -110,31 +104,6 @@ async fn missed(store: &Arc<dyn Store>, group: GroupId, from: Seq, to: Seq) -> R
     })
     .await?;
     Ok(entries)
-}
-
-/// Has a list own these slots and no others, and reads the rows of those that it did not have.
-pub(super) async fn own(
-    store: &Arc<dyn Store>,
-    group: GroupId,
-    slots: Slots,
-    members: &mut MemberList,
-) -> Result<(), Refusal> {
-    let gained = slots.without(members.slots());
-    members.own(slots);
-    for range in gained.ranges() {
-        let mut after = None;
-        loop {
-            let page =
-                store.members_page(group, range.clone(), after.take(), ROWS_MAX).await.map_err(refusal)?;
-            let is_last = page.len() < ROWS_MAX;
-            after = page.last().map(|last| (Slot::of(&last.user), last.user.clone()));
-            members.load(page);
-            if is_last {
-                break;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The numbers of everyone who has sent since the last checkpoint.

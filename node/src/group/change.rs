@@ -90,7 +90,7 @@ pub(crate) fn concerned(actor: &Actor, change: &Body, users_max: usize) -> Resul
         Body::Role(role) => vec![&role.user],
         Body::Mute(mute) => vec![&mute.user],
         Body::Ban(ban) => vec![&ban.user],
-        Body::Join(_) | Body::Leave(_) | Body::Settings(_) | Body::Close(_) => Vec::new(),
+        Body::Join(_) | Body::Leave(_) | Body::Settings(_) | Body::Close(_) | Body::Plan(_) => Vec::new(),
     };
     if names.len() > users_max {
         return Err(bad_request(format!("{} users in one change, {users_max} at most", names.len())));
@@ -126,6 +126,7 @@ pub(crate) fn decide(
     let mut deciding = Deciding { actor, role: roster.role(&actor.user), roster, state, seq };
     match change {
         Body::Create(_) => unreachable!("decided above"),
+        Body::Plan(_) => unreachable!("it changes nothing of the members, and the home decides on it"),
         Body::Join(_) => deciding.join(),
         Body::Leave(_) => deciding.leave(),
         Body::Add(add) => deciding.add(&add.users),

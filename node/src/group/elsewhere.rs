@@ -60,6 +60,9 @@ pub trait Elsewhere: Send + Sync + 'static {
         node: &NodeName,
         asked: wire::GetAttendance,
     ) -> Result<wire::Attendance, Refusal>;
+
+    /// Asks a node how it does as an owner.
+    async fn owner(&self, node: &NodeName, asked: wire::GetOwner) -> Result<wire::Owner, Refusal>;
 }
 
 /// A group's records as its home delivers them, in order, from a watermark on.

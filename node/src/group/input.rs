@@ -11,6 +11,15 @@ use super::{
 };
 use crate::ops::Metrics;
 
+/// What an owner is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AskedOwner {
+    /// By this version of the layout, or a later one.
+    pub(super) layout: u64,
+    /// Its members are to be counted.
+    pub(super) count: bool,
+}
+
 /// What a worker is asked.
 #[derive(Debug)]
 pub(super) enum Input {
@@ -27,6 +36,8 @@ pub(super) enum Input {
     Follow(Follow, oneshot::Sender<Result<Followed, Refusal>>),
     Change(Actor, wire::change::Body, oneshot::Sender<Result<wire::Changed, Refusal>>),
     Notice(UserId, wire::Notice, oneshot::Sender<Result<(), Refusal>>),
+    /// How does this node do as an owner, by this version of the layout?
+    Owner(AskedOwner, oneshot::Sender<Result<wire::Owner, Refusal>>),
     /// Finish what a crash interrupted.
     Wake,
     /// Placement has changed, or the store has gone on without this node: see what is so.
@@ -50,6 +61,7 @@ impl Input {
             Self::Follow(_, to) => drop(to.send(Err(refusal))),
             Self::Change(_, _, to) => drop(to.send(Err(refusal))),
             Self::Notice(_, _, to) => drop(to.send(Err(refusal))),
+            Self::Owner(_, to) => drop(to.send(Err(refusal))),
             Self::Wake | Self::Look => {}
         }
     }

@@ -25,39 +25,77 @@ pub(crate) struct Member {
 #[derive(Debug, Clone)]
 pub(crate) struct MemberList {
     slots: Slots,
+    loading: Option<Loading>,
     follower: Follower,
     members: HashMap<UserId, Member>,
+}
+
+/// Slots whose rows are on their way: a snapshot, page by page, and what is to be folded on it.
+#[derive(Debug, Clone)]
+struct Loading {
+    slots: Slots,
+    members: HashMap<UserId, Member>,
+    folded: Vec<(Seq, wire::MemberChange)>,
 }
 
 impl MemberList {
     /// No slots, before the record at `watermark`.
     #[must_use]
     pub(crate) fn new(watermark: Seq) -> Self {
-        Self { slots: Slots::default(), follower: Follower::new(watermark), members: HashMap::new() }
+        let follower = Follower::new(watermark);
+        Self { slots: Slots::default(), loading: None, follower, members: HashMap::new() }
     }
 
-    /// Takes care of these slots from now on, and of no others. Fill the new ones with [`Self::load`],
-    /// from a table that reflects at least everything below the watermark, before more is folded.
-    pub(crate) fn own(&mut self, slots: Slots) {
-        self.members.retain(|user, _| slots.contains(Slot::of(user)));
-        self.slots = slots;
+    /// Lets go of all slots but these; true where of those that were being loaded some are not among them,
+    /// and so none is loaded any more.
+    pub(crate) fn keep(&mut self, slots: &Slots) -> bool {
+        self.slots = self.slots.within(slots);
+        self.members.retain(|user, _| self.slots.contains(Slot::of(user)));
+        self.loading.take_if(|loading| !loading.slots.without(slots).is_empty()).is_some()
+    }
+
+    /// The rows of these slots are about to come, from a table that reflects at least everything below the
+    /// watermark: [`Self::load`] them, and [`Self::end_loading`].
+    pub(crate) fn begin_loading(&mut self, slots: Slots) {
+        self.loading = Some(Loading { slots, members: HashMap::new(), folded: Vec::new() });
+    }
+
+    /// Takes rows of the table. A row may be newer than the watermark: folding the records that
+    /// made it so changes nothing.
+    pub(crate) fn load(&mut self, rows: impl IntoIterator<Item = MemberRow>) {
+        let Some(loading) = &mut self.loading else { return };
+        for row in rows {
+            if row.role != Role::None && loading.slots.contains(Slot::of(&row.user)) {
+                let MemberRow { user, role, muted_until_ms, joined, changed, .. } = row;
+                loading.members.insert(user, Member { role, muted_until_ms, joined, changed });
+            }
+        }
+    }
+
+    /// All rows have come: the slots are taken over. What was folded meanwhile is folded on the rows, which
+    /// may be from before.
+    pub(crate) fn end_loading(&mut self) {
+        if let Some(Loading { slots, members, folded }) = self.loading.take() {
+            self.slots = self.slots.with(&slots);
+            self.members.extend(members);
+            folded.iter().for_each(|(seq, change)| self.apply(*seq, change));
+        }
+    }
+
+    /// They do not come.
+    pub(crate) fn abort_loading(&mut self) {
+        self.loading = None;
+    }
+
+    /// Everybody in the list.
+    pub(crate) fn users(&self) -> impl Iterator<Item = &UserId> {
+        self.members.keys()
     }
 
     /// The slots whose members it has.
     #[must_use]
     pub(crate) fn slots(&self) -> &Slots {
         &self.slots
-    }
-
-    /// Takes rows of the table. A row may be newer than the watermark: folding the records that
-    /// made it so changes nothing.
-    pub(crate) fn load(&mut self, rows: impl IntoIterator<Item = MemberRow>) {
-        for row in rows {
-            if row.role != Role::None && self.owns(&row.user) {
-                let MemberRow { user, role, muted_until_ms, joined, changed, .. } = row;
-                self.members.insert(user, Member { role, muted_until_ms, joined, changed });
-            }
-        }
     }
 
     /// Everything below is folded.
@@ -78,6 +116,9 @@ impl MemberList {
         if accept == Accept::Take {
             for change in changes.into_iter().flat_map(|changes| &changes.changes) {
                 self.apply(seq, change);
+                if let Some(loading) = &mut self.loading {
+                    loading.folded.push((seq, change.clone()));
+                }
             }
         }
         accept
@@ -142,8 +183,14 @@ mod tests {
 
     fn list(slots: Slots, watermark: Seq) -> MemberList {
         let mut list = MemberList::new(watermark);
-        list.own(slots);
+        take_over(&mut list, slots, []);
         list
+    }
+
+    fn take_over(list: &mut MemberList, slots: Slots, rows: impl IntoIterator<Item = MemberRow>) {
+        list.begin_loading(slots);
+        list.load(rows);
+        list.end_loading();
     }
 
     fn fold(list: &mut MemberList, records: &[Option<wire::MemberChanges>]) {
@@ -165,19 +212,31 @@ mod tests {
     }
 
     proptest! {
-        /// The table may be read while it changes: its rows are as new as the watermark or newer.
+        /// The table may be read while it changes, page by page, and folding goes on meanwhile: rows are as new
+        /// as the watermark or newer, and may be older than what is folded once they come.
         #[test]
         fn a_snapshot_and_a_fold_make_the_same_list_as_the_whole_sequence(
-            records in changes(), watermark in 0_usize..40, snapshot in 0_usize..40,
+            records in changes(), began in 0_usize..40, reads in [0_usize..40, 0..40], came in [0_usize..40, 0..40],
         ) {
-            let watermark = watermark.min(records.len());
-            let snapshot = snapshot.clamp(watermark, records.len());
-            let mut whole = list(Slots::that(|_| true), Seq::FIRST);
+            let began = began.min(records.len());
+            let whole_list = |watermark| list(Slots::that(|_| true), watermark);
+            let mut whole = whole_list(Seq::FIRST);
             fold(&mut whole, &records);
-            let mut table = list(Slots::that(|_| true), Seq::FIRST);
-            fold(&mut table, &records[..snapshot]);
-            let mut list = list(Slots::that(|_| true), Seq::FIRST.advance(watermark as u64));
-            list.load(rows(&table));
+            let mut list = MemberList::new(Seq::FIRST.advance(began as u64));
+            list.begin_loading(Slots::that(|_| true));
+            let mut done = began;
+            let pages = [(0_u8..2, reads[0], came[0]), (2..4, reads[1], came[1])];
+            for (users, read, come) in pages {
+                let read = read.clamp(began, records.len());
+                let mut table = whole_list(Seq::FIRST);
+                fold(&mut table, &records[..read]);
+                let come = come.clamp(done, records.len());
+                fold(&mut list, &records[..come]);
+                done = come;
+                let of_page = |row: &MemberRow| users.clone().any(|user| row.user.as_str() == format!("u{user}"));
+                list.load(rows(&table).into_iter().filter(of_page));
+            }
+            list.end_loading();
             fold(&mut list, &records);
             prop_assert_eq!(list.members, whole.members);
             prop_assert_eq!(list.follower, whole.follower);
@@ -209,10 +268,10 @@ mod tests {
             list.fold(Seq::FIRST, Some(&joined));
         }
         let (before, table) = (part.members.clone(), rows(&whole));
-        part.own(Slots::that(|_| true));
-        part.load(table);
+        take_over(&mut part, Slots::that(|slot| slot.number() >= 8192), table);
         assert_eq!(part.members, whole.members);
-        part.own(Slots::that(|slot| slot.number() < 8192));
+        part.begin_loading(Slots::default());
+        assert!(!part.keep(&Slots::that(|slot| slot.number() < 8192)));
         assert_eq!(part.members, before);
     }
 }

@@ -9,6 +9,8 @@ mod judgement;
 
 mod layout;
 
+mod plan;
+
 mod member_list;
 
 mod rates;
@@ -22,6 +24,10 @@ mod attach;
 mod notices;
 
 mod input;
+
+mod meter;
+
+mod permit;
 
 mod loads;
 
@@ -41,7 +47,7 @@ mod stopping;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -59,7 +65,9 @@ use crate::{
     ops::Metrics,
     store::{Create, MemberRow, Store, StoreError},
 };
-use input::Input;
+use input::{AskedOwner, Input};
+use meter::Meter;
+use permit::PlanPermit;
 use stopping::{Stopping, going};
 use sub_group::Now;
 use tails::Tails;
@@ -152,6 +160,10 @@ struct Shared {
     awake: Mutex<BTreeMap<GroupId, mpsc::Sender<Input>>>,
     tails: Mutex<Tails>,
     windows: Arc<WindowBudget>,
+    /// The plans of the homes here.
+    plans: Arc<AtomicUsize>,
+    /// How fast members are fetched for new owners.
+    migration: Arc<Meter>,
     stopping: Stopping,
     emptied: Notify,
     elsewhere: Option<ElsewhereHandle>,
@@ -177,6 +189,8 @@ impl Groups {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             awake: Mutex::default(),
             tails: Mutex::default(),
+            plans: Arc::default(),
+            migration: Arc::default(),
             stopping: Stopping::default(),
             emptied: Notify::new(),
             elsewhere: None,
@@ -309,6 +323,34 @@ impl Groups {
         self.ask(GroupId::own(&user), |to| Input::Notice(user, notice, to)).await
     }
 
+    /// How this node does as an owner of some of the group's slots, by this version of the layout; it
+    /// fetches the members that it does not have.
+    ///
+    /// # Errors
+    /// `NotHome` where it is to own none; `UnknownGroup`, `Busy`, `StoreUnavailable`.
+    pub(crate) async fn owner(
+        &self,
+        group: GroupId,
+        layout: u64,
+        count: bool,
+    ) -> Result<wire::Owner, Refusal> {
+        self.ask(group, |to| Input::Owner(AskedOwner { layout, count }, to)).await
+    }
+
+    /// One more plan may be under way here, as long as this is kept; none where there are as many as may be.
+    fn permit_plan(&self) -> Option<PlanPermit> {
+        PlanPermit::take(&self.0.plans, self.0.limits.load().plans_max)
+    }
+
+    /// A plan that another home began, or somebody asked for, is under way here.
+    fn adopt_plan(&self) -> PlanPermit {
+        PlanPermit::adopt(&self.0.plans)
+    }
+
+    fn migration(&self) -> &Arc<Meter> {
+        &self.0.migration
+    }
+
     /// The group's tail on this node, if anybody needs it here.
     #[must_use]
     pub fn tail(&self, group: GroupId) -> Option<Arc<Tail>> {
@@ -402,6 +444,10 @@ impl Groups {
 
     fn now(&self) -> Now {
         Now { wall_ms: self.0.clock.now_ms(), since_start: self.0.started.elapsed() }
+    }
+
+    fn started(&self) -> Instant {
+        self.0.started
     }
 
     fn create(&self) -> Create {

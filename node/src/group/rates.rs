@@ -70,9 +70,10 @@ impl Rates {
         }
     }
 
-    /// From now on these hold. Where a rate is another, all begin with its burst.
-    pub(crate) fn set_limits(&mut self, limits: &GroupLimits) {
-        let (member_rate, group_rate) = (limits.member_rate(), limits.group_rate());
+    /// From now on these hold, and of that of a member so many in a hundred. Where a rate is another, all
+    /// begin with its burst.
+    pub(crate) fn set_limits(&mut self, limits: &GroupLimits, percent: u32) {
+        let (member_rate, group_rate) = (limits.member_rate().percent(percent), limits.group_rate());
         if member_rate != self.member_rate {
             self.member_rate = member_rate;
             self.members = per_member(member_rate, &self.clock);

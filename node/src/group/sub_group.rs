@@ -22,18 +22,26 @@ pub(crate) struct SubGroup {
     members: MemberList,
     rates: Rates,
     payload_bytes_max: usize,
+    judged: u64,
+    objected: u64,
 }
 
 impl SubGroup {
     /// Opens with a member list whose rows have been loaded.
     #[must_use]
     pub(crate) fn new(members: MemberList, limits: &GroupLimits) -> Self {
-        Self { members, rates: Rates::new(limits), payload_bytes_max: limits.payload_bytes_max }
+        Self {
+            members,
+            rates: Rates::new(limits),
+            payload_bytes_max: limits.payload_bytes_max,
+            judged: 0,
+            objected: 0,
+        }
     }
 
-    /// From now on these hold.
-    pub(crate) fn set_limits(&mut self, limits: &GroupLimits) {
-        self.rates.set_limits(limits);
+    /// From now on these hold; members may send so many in a hundred of what they allow.
+    pub(crate) fn set_limits(&mut self, limits: &GroupLimits, percent: u32) {
+        self.rates.set_limits(limits, percent);
         self.payload_bytes_max = limits.payload_bytes_max;
     }
 
@@ -48,9 +56,17 @@ impl SubGroup {
         &mut self.members
     }
 
+    /// How many messages it has judged, and to how many of them it objected.
+    #[must_use]
+    pub(crate) fn judged(&self) -> (u64, u64) {
+        (self.judged, self.objected)
+    }
+
     /// Judges what a user sends; the home decides.
     pub(crate) fn judge(&mut self, user: &UserId, message: &wire::Message, now: Now) -> Opinion {
         let objection = self.objection(user, message, now);
+        self.judged += 1;
+        self.objected += u64::from(objection.is_some());
         Opinion { objection, as_of: self.members.watermark() }
     }
 

@@ -7,7 +7,11 @@ mod attaching;
 
 mod following;
 
+mod loading;
+
 mod owning;
+
+mod planning;
 
 use std::{
     collections::BTreeSet,
@@ -30,20 +34,23 @@ use super::{
     Follow, Followed, Groups, Opinion, Place, Publish,
     activation::{self, Active, refusal},
     going,
-    home::{Effect, Entry, Fold, Home, LoadedRecord, LoadedSender, Unanswered},
+    home::{Answered, Effect, Entry, Fold, Home, LoadedRecord, LoadedSender, Unanswered},
     input::{Input, Reply, rejoin, split},
     judgement::Judged,
     layout::Layout,
     loads, notices,
+    permit::PlanPermit,
     sub_group::SubGroup,
 };
 use crate::{
     config::GroupLimits,
+    coordination::{NodeName, Partition},
     delivery::Tail,
     store::{AppendError, Create, MemberRow, Store},
 };
 use astray::Astray;
 use following::Following;
+use loading::Loading;
 use owning::Parked;
 
 /// What a worker has waited for.
@@ -57,6 +64,12 @@ enum Done {
     Members(Result<Vec<MemberRow>, Refusal>),
     /// Up to where members have been told.
     Notices(Result<Seq, notices::Going>),
+    /// What a node says of itself as the owner in these partitions.
+    Owner {
+        node: NodeName,
+        partitions: Vec<Partition>,
+        answered: Result<Answered, Refusal>,
+    },
 }
 
 /// A cursor that is to be attached.
@@ -80,6 +93,16 @@ pub(super) struct Worker {
     shut_out: Option<Instant>,
     /// The members whose slots are this node's, once one of them has sent something.
     owner: Option<Box<SubGroup>>,
+    /// More members on their way to it.
+    loading: Option<Loading>,
+    /// How often a feed did not bring what was next.
+    gaps: u64,
+    /// The home's plan is one of so many.
+    permit: Option<PlanPermit>,
+    /// Nodes that owe an answer as owners.
+    asked: BTreeSet<NodeName>,
+    /// Owners that the home wants asked.
+    to_ask: Option<(Vec<Partition>, u64)>,
     parked: Parked,
     astray: Astray,
     following: Option<Following>,
@@ -115,6 +138,11 @@ impl Worker {
             is_awaited: false,
             shut_out: None,
             owner: None,
+            loading: None,
+            gaps: 0,
+            permit: None,
+            asked: BTreeSet::new(),
+            to_ask: None,
             parked: Parked::default(),
             astray: Astray::new(Instant::now()),
             following: None,
@@ -133,13 +161,15 @@ impl Worker {
         let mut stopping = pin!(groups.stopping().wait());
         loop {
             let has_room = self.has_room();
-            let (is_quiet, idle_at) = (self.is_quiet(), self.idle_at());
+            let (is_quiet, idle_at, tick_at) = (self.is_quiet(), self.idle_at(), self.tick_at());
             tokio::select! {
                 biased;
                 appended = finish(&mut self.append) => self.handle_appended(appended),
                 Some(done) = self.jobs.join_next() => self.handle_done(done),
                 Some(()) = self.errands.next() => {}
                 fed = following::next(&mut self.following) => self.handle_fed(fed).await,
+                page = loading::next(&mut self.loading) => self.take_page(page),
+                () = tick(tick_at) => self.tick(),
                 () = self.astray.due(), if has_room && !self.astray.is_empty() => self.send_again().await,
                 input = self.inputs.recv(), if has_room => match input {
                     Some(input) => self.take(input).await,
@@ -153,6 +183,9 @@ impl Worker {
                 () = stopping.as_mut(), if !self.is_stopping => self.stop(),
             }
             self.perform();
+            if let Some((partitions, layout)) = self.to_ask.take() {
+                self.ask_owners(partitions, layout).await;
+            }
             self.resume().await;
         }
     }
@@ -168,9 +201,7 @@ impl Worker {
             return;
         }
         self.limits = self.groups.limits().latest();
-        if let Some(owner) = &mut self.owner {
-            owner.set_limits(&self.limits);
-        }
+        self.slow_down();
         if let Some(home) = &mut self.home {
             home.set_limits(Arc::clone(&self.limits));
         }
@@ -220,6 +251,7 @@ impl Worker {
             (_, Input::Publish(publish)) => self.route(home, publish, None).await,
             (_, Input::Owned(publish, layout)) => self.route(home, publish, Some(layout)).await,
             (_, Input::Again(publish, at)) => self.park(publish, at).await,
+            (_, Input::Owner(asked, to)) => drop(to.send(self.report(asked).await)),
             (Place::There(node), input) => self.pass_on(node, input),
             (Place::Here, Input::Follow(follow, to)) => self.follows.push((follow, to)),
             (Place::Here, Input::Look) => self.look_or_warn().await,
@@ -232,7 +264,9 @@ impl Worker {
                 let home = self.home.as_mut().expect("it has just been woken");
                 match input {
                     Input::Judged(publish, opinion) => home.handle_publish(judged(publish, opinion), now),
-                    Input::Change(actor, change, to) => home.handle_change(actor, change, Reply::Changed(to)),
+                    Input::Change(actor, change, to) => {
+                        home.handle_change(actor, change, Reply::Changed(to), now);
+                    }
                     Input::Notice(user, notice, to) => {
                         home.handle_notice(&user, notice, Reply::Noticed(to), now);
                     }
@@ -276,6 +310,7 @@ impl Worker {
         self.advance(missed);
         self.layout = Some(layout);
         self.home = Some(Box::new(home));
+        self.count_plan();
         self.groups.metrics().activations.inc();
         self.tell_members();
         Ok(())
@@ -318,8 +353,12 @@ impl Worker {
         if matches!(done, Done::Notices(_)) {
             self.is_telling = false;
         }
+        if let Done::Owner { node, partitions, answered } = done {
+            return self.handle_owner(&node, &partitions, answered);
+        }
         let Some(home) = &mut self.home else { return };
         match done {
+            Done::Owner { .. } => {}
             Done::Sender(id, loaded) => home.handle_sender(&id, loaded, now),
             Done::Record { sender, as_of, loaded } => home.handle_record(&sender, as_of, loaded, now),
             Done::Members(rows) => home.handle_members(rows, now),
@@ -354,6 +393,9 @@ impl Worker {
             self.append = None;
             self.jobs = JoinSet::new();
             self.is_telling = false;
+            self.permit = None;
+            self.asked.clear();
+            self.to_ask = None;
             let (told, unanswered) = home.abandon();
             told.into_iter().for_each(|effect| self.perform_one(effect));
             for unanswered in unanswered {
@@ -412,7 +454,8 @@ impl Worker {
             Effect::Rejudge(Judged { publish, reply, .. }, at) => {
                 self.parked.push(rejoin(group, publish, reply), at);
             }
-            Effect::LayOut(sub_groups) => self.lay_out(sub_groups),
+            Effect::LayOut(wanted) => self.lay_out(wanted),
+            Effect::AskOwners(partitions, layout) => self.to_ask = Some((partitions, layout)),
             Effect::Committed(entries) => self.commit(entries),
             Effect::Redacted(redactions) => {
                 for (seq, frame) in redactions {
@@ -425,6 +468,7 @@ impl Worker {
     /// Durable and acknowledged: the tail moves, the owner folds.
     fn commit(&mut self, entries: Vec<Entry>) {
         self.groups.metrics().committed.add(entries.len() as u64);
+        self.note_plans(&entries);
         let concerns_members = entries.iter().any(|entry| entry.fold.members().is_some());
         self.advance(entries);
         if concerns_members {
@@ -481,6 +525,7 @@ impl Worker {
         self.append.is_none()
             && self.jobs.is_empty()
             && self.errands.is_empty()
+            && self.loading.is_none()
             && self.parked.is_empty()
             && self.astray.is_empty()
             && self.home.as_ref().is_none_or(|home| home.is_quiet())
@@ -512,6 +557,14 @@ async fn finish<T>(append: &mut Option<BoxFuture<'static, T>>) -> T {
     let finished = under_way.await;
     *append = None;
     finished
+}
+
+/// Waits until then, if it is ever. Cancellation safe.
+async fn tick(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
 }
 
 fn homeless() -> Refusal {

@@ -77,6 +77,14 @@ metrics! {
     groups_active: Gauge = Gauge::default(),
     /// Activations of homes, each of which raised an epoch.
     activations: Counter = Counter::default(),
+    /// Plans begun: changes of a group's layout.
+    plans_begun: Counter = Counter::default(),
+    /// Plans that reached their end.
+    plans_committed: Counter = Counter::default(),
+    /// Plans that were rolled back.
+    plans_rolled_back: Counter = Counter::default(),
+    /// Members fetched for sub-groups that this node is to own.
+    members_loaded: Counter = Counter::default(),
     /// Messages judged here, by the owner of their sender's slot.
     judged: Counter = Counter::default(),
     /// Records committed: messages, and changes of groups.

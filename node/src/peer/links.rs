@@ -158,6 +158,13 @@ impl Elsewhere for Links {
             _ => Err(unfit()),
         }
     }
+
+    async fn owner(&self, node: &NodeName, asked: wire::GetOwner) -> Result<wire::Owner, Refusal> {
+        match self.ask(node, Asked::Owner(asked)).await? {
+            Answered::Owner(owner) => Ok(owner),
+            _ => Err(unfit()),
+        }
+    }
 }
 
 fn unfit() -> Refusal {

@@ -376,6 +376,10 @@ async fn answer(shared: &Shared, request: wire::PeerRequest) -> Result<Answered,
             Ok(Answered::Done(wire::Done {}))
         }
         Some(Asked::Attendance(asked)) => Ok(Answered::Attendance(shared.presence.answer(asked).await?)),
+        Some(Asked::Owner(asked)) => {
+            let group = group_of(&asked.group)?;
+            Ok(Answered::Owner(groups.owner(group, asked.layout, asked.count).await?))
+        }
         None => Err(bad("a request says what it wants")),
     }
 }

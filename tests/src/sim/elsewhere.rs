@@ -68,6 +68,10 @@ impl Elsewhere for AsItComes {
     ) -> Result<wire::Attendance, Refusal> {
         self.0.attendance(node, asked).await
     }
+
+    async fn owner(&self, node: &NodeName, asked: wire::GetOwner) -> Result<wire::Owner, Refusal> {
+        self.0.owner(node, asked).await
+    }
 }
 
 /// What the node wants next it gets; what it would drop or refuse stands in its tail before it can.

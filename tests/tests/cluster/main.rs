@@ -196,6 +196,7 @@ async fn sub_groups_have_their_owners_on_several_nodes() {
     const MEMBERS: usize = 24;
     let mut limits = Limits::default();
     limits.group.sub_group_max = 8;
+    limits.group.plan_observe_ms = 100;
     let names = ["a", "b", "c"];
     let world = World::with(&names, limits).await;
     let group = GroupId::named("large");
@@ -210,8 +211,7 @@ async fn sub_groups_have_their_owners_on_several_nodes() {
     for talker in &talkers {
         follows.push(talker.follow(group, Start::Join).await.unwrap());
     }
-    let info = talkers[0].group(group).await.unwrap();
-    assert_eq!((info.sub_groups, info.layout_version), (5, 1));
+    cut_into(&talkers[0], group, 5).await;
     for round in 0..5 {
         let sent = talkers.iter().map(|talker| talker.publish(group, format!("{round}")));
         timeout(PATIENCE, futures_util::future::try_join_all(sent)).await.unwrap().unwrap();
@@ -230,11 +230,22 @@ async fn sub_groups_have_their_owners_on_several_nodes() {
     assert!(judged.iter().all(|judged| *judged > 0), "by all three: {judged:?}");
 }
 
+/// Waits until the group has so many sub-groups.
+async fn cut_into(member: &Client, group: GroupId, sub_groups: u32) {
+    let cut = async {
+        while member.group(group).await.unwrap().sub_groups != sub_groups {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, cut).await.unwrap();
+}
+
 /// What an owner on another node thinks of a member does not outlive what the home has changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_elsewhere_is_asked_again_when_its_opinion_is_out_of_date() {
     let mut limits = Limits::default();
     limits.group.sub_group_max = 2;
+    limits.group.plan_observe_ms = 100;
     let names = ["a", "b", "c"];
     let world = World::with(&names, limits).await;
     let group = GroupId::named("strict");
@@ -246,6 +257,7 @@ async fn an_owner_elsewhere_is_asked_again_when_its_opinion_is_out_of_date() {
     }
     let users: Vec<_> = others.iter().map(|(user, _)| user.clone()).collect();
     ann.create(group, wire::Settings::default(), &users).await.unwrap();
+    cut_into(&ann, group, 8).await;
     for (name, other) in &others {
         other.publish(group, "hello").await.unwrap();
         let until = SystemClock.now_ms() + 60_000;

@@ -11,7 +11,6 @@ use crate::{
     group::{
         Actor,
         change::{self, Roster},
-        layout,
         sub_group::Now,
     },
     store::MemberRow,
@@ -53,7 +52,10 @@ impl<R> Changing<R> {
 
 impl<R> Home<R> {
     /// A change that somebody asks for.
-    pub(crate) fn handle_change(&mut self, actor: Actor, change: wire::change::Body, to: R) {
+    pub(crate) fn handle_change(&mut self, actor: Actor, change: wire::change::Body, to: R, now: Now) {
+        if let wire::change::Body::Plan(command) = change {
+            return self.handle_plan_command(&actor, command, to, now);
+        }
         if self.changes.waiting.len() >= self.limits.queue_max {
             let busy = Refusal::new(Code::Busy, "too many changes of this group wait");
             return self.effects.push_back(Effect::Changed(to, Err(busy)));
@@ -97,7 +99,7 @@ impl<R> Home<R> {
                     self.decide_change(waiting, &mut roster, now);
                 }
                 self.write_members(roster.into_touched());
-                self.look_at_size();
+                self.look_at_size(now);
             }
         }
         self.start_changes();
@@ -116,23 +118,6 @@ impl<R> Home<R> {
                 // Also where there is nothing to write: what holds already may be on its way.
                 self.gathering.changed.push((to, changed));
             }
-        }
-    }
-
-    /// Members may have become too many, or too few, for the sub-groups there are.
-    pub(super) fn look_at_size(&mut self) {
-        let now = self.state.layout.as_ref().map_or(1, |layout| layout.partitions.len());
-        let wanted = layout::wanted(self.state.members, now, self.limits.sub_group_max);
-        self.effects.extend(wanted.map(Effect::LayOut));
-    }
-
-    /// The layout that was asked for: the group is cut so from this record on.
-    pub(crate) fn handle_layout(&mut self, layout: wire::Layout, now: Now) {
-        let version = self.state.layout.as_ref().map_or(0, |layout| layout.version);
-        if layout.version == version + 1 {
-            self.state.layout = Some(layout.clone());
-            self.state_changed = true;
-            self.gathering.push(None, Body::Layout(layout), now.wall_ms);
         }
     }
 

@@ -18,6 +18,8 @@ mod changes;
 
 mod notices;
 
+mod planning;
+
 mod publishes;
 
 mod recent;
@@ -38,12 +40,15 @@ use shoal_protocol::{
 use super::judgement::{Judged, Numbered};
 use crate::{
     config::GroupLimits,
+    coordination::Partition,
     store::{Append, Epoch, GroupRow, GroupState, MemberRow},
 };
 
 use batch::Batch;
 pub(crate) use batch::{Entry, Fold};
 use changes::Changing;
+use planning::Planning;
+pub(crate) use planning::{Answered, Goal, Wanted};
 use recent::Recent;
 use references::References;
 use senders::Senders;
@@ -90,8 +95,11 @@ pub(crate) enum Effect<R> {
     },
     /// Read members' rows, then [`Home::handle_members`].
     LoadMembers(Vec<UserId>),
-    /// Place so many sub-groups, then [`Home::handle_layout`].
-    LayOut(u16),
+    /// Place its sub-groups, then [`Home::begin_plan`], or [`Home::refuse_plan`].
+    LayOut(Wanted<R>),
+    /// Ask the owners in these partitions how they do, by this version of the layout, then
+    /// [`Home::handle_owner`].
+    AskOwners(Vec<Partition>, u64),
     /// The owner judged by an old member list: again, once it has folded everything below `at`.
     Rejudge(Judged<R>, Seq),
     /// These are durable: move the tail, fold them.
@@ -149,6 +157,7 @@ pub(crate) struct Home<R> {
     references: References,
     recent: Recent,
     changes: Changing<R>,
+    planning: Planning,
     /// Every change of members so far stands below.
     members_changed: Seq,
     gathering: Batch<R>,
@@ -170,6 +179,7 @@ impl<R> Home<R> {
             group,
             epoch: row.epoch,
             limits: limits.into(),
+            planning: Planning::new(group, &row.state),
             state: row.state,
             state_changed: false,
             durable: row.tail,
@@ -189,7 +199,7 @@ impl<R> Home<R> {
         let was_other = limits.sub_group_max != self.limits.sub_group_max;
         self.limits = limits;
         if was_other {
-            self.look_at_size();
+            self.look_soon();
         }
     }
 
@@ -226,6 +236,7 @@ impl<R> Home<R> {
             && self.changes.is_empty()
             && self.senders.are_ready()
             && self.effects.is_empty()
+            && !self.is_moving()
     }
 
     /// Members have been told of everything below `watermark`.
@@ -233,7 +244,7 @@ impl<R> Home<R> {
         let more = watermark < self.members_changed;
         self.state.notices_watermark = more.then_some(watermark);
         self.state_changed = true;
-        if !more {
+        if !more && !self.has_plan() {
             self.gathering.notices_due = Some(false);
         }
     }

@@ -156,6 +156,7 @@ impl Worker {
             Input::Notice(user, notice, to) => self.errands.push(Box::pin(async move {
                 drop(to.send(groups.elsewhere().notify(&home, user, notice).await));
             })),
+            Input::Owner(..) => unreachable!("an owner answers wherever the home is"),
             Input::Wake | Input::Look => {}
         }
     }
@@ -258,6 +259,7 @@ impl Worker {
                     entries.push(Entry { seq, frame, fold: Fold::of(record.body) });
                 }
                 Accept::Gap { wanted } => {
+                    self.gaps += 1;
                     return Err(Refusal::new(Code::Internal, format!("{wanted} is missing before {seq}")));
                 }
             }

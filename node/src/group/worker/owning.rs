@@ -6,13 +6,11 @@ use shoal_protocol::{Code, Refusal, Seq, Slot, wire};
 use super::{Worker, homeless};
 use crate::group::{
     Passage, Place, Publish, Stage,
-    activation::{self, refusal},
+    activation::refusal,
     input::{Input, split},
     judgement::Judged,
     layout::{Layout, Slots},
-    member_list::MemberList,
     receipt::ReceiptTo,
-    sub_group::SubGroup,
 };
 
 /// Messages that wait until every record below a place is folded, to be judged again. Whoever sent
@@ -40,7 +38,12 @@ impl Worker {
     /// by which another node sent it here; it is sent on only by a later one, so that it cannot go
     /// round.
     pub(super) async fn route(&mut self, home: &Place, publish: Publish, seen: Option<u64>) {
-        if let Err(why) = self.learn_layout(home, seen).await {
+        if *home == Place::Here
+            && let Err(why) = self.wake(None).await
+        {
+            return self.turn_away(publish, why);
+        }
+        if let Err(why) = self.learn_layout(seen).await {
             return self.turn_away(publish, why);
         }
         let layout = self.layout.as_ref().expect("it has just been learnt");
@@ -90,10 +93,7 @@ impl Worker {
     }
 
     /// Learns the layout, at least as new as another node has `seen` it.
-    async fn learn_layout(&mut self, home: &Place, seen: Option<u64>) -> Result<(), Refusal> {
-        if *home == Place::Here {
-            self.wake(None).await?;
-        }
+    pub(super) async fn learn_layout(&mut self, seen: Option<u64>) -> Result<(), Refusal> {
         if self.layout.is_none() {
             self.open_tail().await?;
         }
@@ -132,24 +132,7 @@ impl Worker {
         self.groups.elsewhere().publish(node, Passage { publish, stage, from });
     }
 
-    /// Owns the slot, with all others that are placed here.
-    async fn own(&mut self, slot: Slot) -> Result<(), Refusal> {
-        if self.owner.as_ref().is_some_and(|owner| owner.members().slots().contains(slot)) {
-            return Ok(());
-        }
-        let tail = self.open_tail().await?;
-        let mine = self.slots_here();
-        let new = || Box::new(SubGroup::new(MemberList::new(tail.tail()), &self.limits));
-        // It is put back once it is whole.
-        let mut owner = self.owner.take().unwrap_or_else(new);
-        activation::own(&self.store, self.group, mine, owner.members_mut()).await?;
-        let owns = owner.members().slots().contains(slot);
-        self.owner = Some(owner);
-        self.follow_home();
-        owns.then_some(()).ok_or_else(|| Refusal::new(Code::NotHome, "the sender is being moved"))
-    }
-
-    fn slots_here(&self) -> Slots {
+    pub(super) fn slots_here(&self) -> Slots {
         let Some(layout) = &self.layout else { return Slots::default() };
         layout.slots(|partition| self.groups.place(partition) == Place::Here)
     }
@@ -161,23 +144,27 @@ impl Worker {
             return;
         }
         self.layout = Some(Layout::from_wire(self.group, Some(layout)));
+        self.keep_what_is_here();
+        self.slow_down();
+    }
+
+    fn keep_what_is_here(&mut self) {
         let here = self.slots_here();
-        if let Some(members) = self.owner.as_mut().map(|owner| owner.members_mut()) {
-            let kept = members.slots().within(&here);
-            members.own(kept);
+        if let Some(members) = self.owner.as_mut().map(|owner| owner.members_mut())
+            && members.keep(&here)
+        {
+            // What is on its way was for another layout, in part.
+            self.loading = None;
         }
     }
 
-    /// Places the sub-groups that the home wants.
-    pub(super) fn lay_out(&mut self, sub_groups: u16) {
-        let Some(home) = &mut self.home else { return };
-        let now = Layout::from_wire(self.group, home.state().layout.as_ref());
-        let node_of = |partition| match self.groups.place(partition) {
-            Place::Here => None,
-            Place::There(node) => Some(node.0),
-            Place::Nowhere => Some(String::new()),
-        };
-        home.handle_layout(now.with(self.group, sub_groups, node_of), self.groups.now());
+    /// While slots move, members may be held back.
+    pub(super) fn slow_down(&mut self) {
+        let is_moving = self.layout.as_ref().is_some_and(|layout| layout.to().is_some());
+        if let Some(owner) = &mut self.owner {
+            let percent = if is_moving { self.limits.plan_rate_percent } else { 100 };
+            owner.set_limits(&self.limits, percent);
+        }
     }
 
     /// What waits to be judged again is turned away.

@@ -1,0 +1,336 @@
+//! How the group is cut: when it is to be cut otherwise, and the plan that does so.
+//!
+//! Each step is a record that gathers like any other; what it says is so for this home at once, and for
+//! everybody else once it is durable. A home whose append fails is finished, and the next one goes on from
+//! the row.
+
+use std::{collections::VecDeque, time::Duration};
+
+use shoal_protocol::{Code, GroupId, Refusal, Seq, wire};
+use wire::{plan::Cause, plan_command::Action, record::Body};
+
+use super::{Effect, Home};
+use crate::{
+    config::GroupLimits,
+    coordination::Partition,
+    group::{
+        Actor,
+        layout::Layout,
+        plan::{self, Growth, Pace, Plan, Report, Step, steps},
+        sub_group::Now,
+    },
+    store::GroupState,
+};
+
+/// How soon it is looked again at what could not be begun.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// By so many questions it is known when the home had what an owner has folded.
+const MARKS_MAX: usize = 64;
+
+/// A cut that the group is to have.
+#[derive(Debug)]
+pub(crate) struct Wanted<R> {
+    pub(crate) goal: Goal,
+    pub(crate) cause: Cause,
+    /// Who is told, if somebody asked for it.
+    pub(crate) to: Option<R>,
+}
+
+/// What a plan is to reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// So many sub-groups.
+    SubGroups(u16),
+    /// The same ones, spread evenly.
+    Even,
+}
+
+/// What an owner has answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answered {
+    pub(crate) owner: wire::Owner,
+    /// From the question to the answer.
+    pub(crate) round_trip: Duration,
+}
+
+/// The home's part in how the group is cut.
+#[derive(Debug)]
+pub(super) struct Planning {
+    plan: Option<Plan>,
+    growth: Growth,
+    /// When to look at the group's size again.
+    look_at: Option<Duration>,
+    /// When owners are asked next.
+    ask_at: Duration,
+    /// What was durable when owners were asked.
+    marks: VecDeque<(Seq, Duration)>,
+}
+
+impl Planning {
+    /// As the row says.
+    pub(super) fn new(group: GroupId, state: &GroupState) -> Self {
+        Self {
+            plan: resume(group, state.layout.as_ref()),
+            growth: Growth::default(),
+            look_at: Some(Duration::ZERO),
+            ask_at: Duration::ZERO,
+            marks: VecDeque::new(),
+        }
+    }
+
+    /// So long ago the home had what is folded below `watermark`.
+    fn lag(&self, watermark: u64, now: Duration) -> Duration {
+        let lacks = self.marks.iter().find(|(durable, _)| durable.get() > watermark);
+        lacks.map_or(Duration::ZERO, |(_, at)| now.saturating_sub(*at))
+    }
+}
+
+fn resume(group: GroupId, layout: Option<&wire::Layout>) -> Option<Plan> {
+    let plan = layout?.plan.as_ref()?;
+    let layout = Layout::from_wire(group, layout);
+    Some(Plan::new(layout.now().partitions(), layout.to()?.partitions(), plan.percent, plan.paused))
+}
+
+impl<R> Home<R> {
+    /// When [`Self::handle_tick`] is due, since the node's start.
+    #[must_use]
+    pub(crate) fn tick_at(&self) -> Option<Duration> {
+        let Planning { plan, look_at, ask_at, .. } = &self.planning;
+        plan.as_ref().map(|_| *ask_at).into_iter().chain(*look_at).min()
+    }
+
+    /// A plan is under way, and is not to be left alone.
+    pub(super) fn is_moving(&self) -> bool {
+        self.state.layout.as_ref().and_then(|layout| layout.plan.as_ref()).is_some_and(|plan| !plan.paused)
+    }
+
+    /// A plan is under way: another home would have to finish it.
+    #[must_use]
+    pub(crate) fn has_plan(&self) -> bool {
+        self.planning.plan.is_some()
+    }
+
+    /// What an owner said last, while a plan is under way.
+    #[must_use]
+    pub(crate) fn owner(&self, owner: Partition) -> Option<Report> {
+        self.planning.plan.as_ref()?.report(owner)
+    }
+
+    /// By these limits the group may have too many or too few sub-groups.
+    pub(super) fn look_soon(&mut self) {
+        self.planning.look_at = Some(Duration::ZERO);
+    }
+
+    /// It is time.
+    pub(crate) fn handle_tick(&mut self, now: Now) {
+        if self.planning.look_at.is_some_and(|at| at <= now.since_start) {
+            self.look_at_size(now);
+        }
+        let pace = self.pace();
+        let durable = self.durable;
+        let Planning { plan: Some(plan), ask_at, marks, .. } = &mut self.planning else { return };
+        if let Some(step) = plan.poll(pace, now.since_start) {
+            return self.take_step(step, now);
+        }
+        if *ask_at <= now.since_start {
+            *ask_at = now.since_start + Plan::interval(pace);
+            marks.push_back((durable, now.since_start));
+            if marks.len() > MARKS_MAX {
+                marks.pop_front();
+            }
+            let version = self.state.layout.as_ref().map_or(0, |layout| layout.version);
+            self.effects.push_back(Effect::AskOwners(plan.owners().collect(), version));
+        }
+    }
+
+    /// An owner has answered what it was asked.
+    pub(crate) fn handle_owner(&mut self, partition: Partition, answered: &Answered, now: Now) {
+        let Answered { owner, round_trip } = answered;
+        let report = Report {
+            ready: owner.ready,
+            round_trip: *round_trip,
+            lag: self.planning.lag(owner.watermark, now.since_start),
+            judged: owner.judged,
+            objected: owner.objected,
+            gaps: owner.gaps,
+        };
+        let pace = self.pace();
+        if let Some(plan) = &mut self.planning.plan {
+            plan.handle_report(partition, report, pace, now.since_start);
+        }
+    }
+
+    /// Members may have become too many, or too few, for the sub-groups there are.
+    pub(super) fn look_at_size(&mut self, now: Now) {
+        self.planning.look_at = None;
+        self.planning.growth.observe(self.state.members, now.since_start);
+        if self.planning.plan.is_some() || self.state.closed {
+            return;
+        }
+        let members = self.state.members;
+        let expected = self.planning.growth.expected(members, self.pace().plan());
+        let Some(wanted) = plan::wanted(members, expected, self.sub_groups(), self.limits.sub_group_max)
+        else {
+            return;
+        };
+        if !self.may_begin_plan(now) {
+            self.planning.look_at = Some(now.since_start + LOOK_AGAIN);
+            return;
+        }
+        let cause = if usize::from(wanted) > self.sub_groups() { Cause::Grown } else { Cause::Thin };
+        self.effects.push_back(Effect::LayOut(Wanted { goal: Goal::SubGroups(wanted), cause, to: None }));
+    }
+
+    /// May one begin by itself? Not outside its hours, nor shortly after one that was rolled back.
+    fn may_begin_plan(&self, now: Now) -> bool {
+        let last = self.state.layout.as_ref().and_then(|layout| layout.last.as_ref());
+        let rested = last.is_none_or(|last| {
+            last.committed || now.wall_ms >= last.ended_ms.saturating_add(self.limits.plan_retry_ms)
+        });
+        rested && self.limits.plan_hours.contain(now.wall_ms)
+    }
+
+    /// What an administrator wants done with the layout.
+    pub(super) fn handle_plan_command(&mut self, actor: &Actor, command: wire::PlanCommand, to: R, now: Now) {
+        match self.decide_plan_command(actor, command) {
+            Err(why) => self.effects.push_back(Effect::Changed(to, Err(why))),
+            Ok(Command::Begin(goal)) => {
+                let wanted = Wanted { goal, cause: cause_of(goal), to: Some(to) };
+                self.effects.push_back(Effect::LayOut(wanted));
+            }
+            Ok(Command::Pause(paused)) => {
+                let layout = self.state.layout.as_ref().and_then(|layout| steps::paused(layout, paused));
+                if let Some(plan) = &mut self.planning.plan {
+                    plan.pause(paused);
+                }
+                self.write_layout(layout, now);
+                self.answer_planned(to);
+            }
+            Ok(Command::RollBack) => {
+                self.take_step(Step::RollBack(format!("{} wanted it", actor.user)), now);
+                self.answer_planned(to);
+            }
+        }
+    }
+
+    fn decide_plan_command(&self, actor: &Actor, command: wire::PlanCommand) -> Result<Command, Refusal> {
+        if !actor.admin {
+            return Err(Refusal::new(Code::NotAllowed, "a group's layout is for administrators"));
+        }
+        if !self.is_born() {
+            return Err(Refusal::new(Code::UnknownGroup, "no such group"));
+        }
+        let bad = |reason: &str| Refusal::new(Code::BadRequest, reason);
+        let is_paused = self.planning.plan.as_ref().map(|_| !self.is_moving());
+        match (command.action(), is_paused) {
+            (Action::Start | Action::Rebalance, Some(_)) => {
+                Err(bad("a plan is under way: it ends first, or is rolled back"))
+            }
+            (Action::Start, None) => Ok(Command::Begin(Goal::SubGroups(match command.sub_groups {
+                0 => plan::sub_groups(self.state.members, self.limits.sub_group_max),
+                wanted => u16::try_from(wanted)
+                    .ok()
+                    .filter(|wanted| *wanted <= shoal_protocol::SLOTS)
+                    .ok_or_else(|| bad("a group has 16384 sub-groups at most"))?,
+            }))),
+            (Action::Rebalance, None) => Ok(Command::Begin(Goal::Even)),
+            (Action::Unknown, _) => Err(bad("a command says what to do")),
+            (_, None) => Err(bad("no plan is under way")),
+            (Action::Pause, Some(true)) => Err(bad("the plan is paused already")),
+            (Action::Resume, Some(false)) => Err(bad("the plan is not paused")),
+            (Action::Pause, Some(false)) => Ok(Command::Pause(true)),
+            (Action::Resume, Some(true)) => Ok(Command::Pause(false)),
+            (Action::RollBack, Some(_)) => Ok(Command::RollBack),
+        }
+    }
+
+    /// A plan begins, to this cut.
+    pub(crate) fn begin_plan(&mut self, wanted: Wanted<R>, to: &[Partition], now: Now) {
+        let before = self.state.layout.as_ref();
+        let is_there = Layout::from_wire(self.group, before).now().partitions() == to;
+        if !is_there && self.planning.plan.is_none() {
+            let begun = steps::begun(before, Partition::of(self.group), to, wanted.cause, now.wall_ms);
+            self.write_layout(Some(begun), now);
+            self.planning.plan = resume(self.group, self.state.layout.as_ref());
+            self.planning.ask_at = Duration::ZERO;
+            self.gathering.notices_due = Some(true);
+        }
+        if let Some(asker) = wanted.to {
+            self.answer_planned(asker);
+        }
+    }
+
+    /// None can begin now.
+    pub(crate) fn refuse_plan(&mut self, wanted: Wanted<R>, why: Refusal, now: Now) {
+        match wanted.to {
+            Some(to) => self.effects.push_back(Effect::Changed(to, Err(why))),
+            None => self.planning.look_at = Some(now.since_start + LOOK_AGAIN),
+        }
+    }
+
+    fn take_step(&mut self, step: Step, now: Now) {
+        let Some(layout) = &self.state.layout else { return };
+        let next = match step {
+            Step::Move(percent) => {
+                if let Some(plan) = &mut self.planning.plan {
+                    plan.moved(percent);
+                }
+                steps::moved(layout, percent)
+            }
+            Step::Commit => steps::committed(layout, now.wall_ms),
+            Step::RollBack(why) => steps::rolled_back(layout, why, now.wall_ms),
+        };
+        if next.as_ref().is_some_and(|next| next.plan.is_none()) {
+            self.planning.plan = None;
+            self.planning.look_at = Some(now.since_start);
+            if self.state.notices_watermark.is_none() {
+                self.gathering.notices_due = Some(false);
+            }
+        }
+        self.planning.ask_at = now.since_start;
+        self.write_layout(next, now);
+    }
+
+    fn write_layout(&mut self, layout: Option<wire::Layout>, now: Now) {
+        if let Some(layout) = layout {
+            self.state.layout = Some(layout.clone());
+            self.state_changed = true;
+            self.gathering.push(None, Body::Layout(layout), now.wall_ms);
+        }
+    }
+
+    /// Once what was decided is durable.
+    fn answer_planned(&mut self, to: R) {
+        let seq = self.gathering.end().get().saturating_sub(1);
+        self.gathering.changed.push((to, wire::Changed { seq, changed: 0 }));
+    }
+
+    fn sub_groups(&self) -> usize {
+        self.state.layout.as_ref().map_or(1, |layout| layout.partitions.len().max(1))
+    }
+
+    fn pace(&self) -> Pace {
+        let GroupLimits { plan_observe_ms, plan_delay_max_ms, sub_group_max, .. } = *self.limits;
+        let room = sub_group_max.saturating_mul(self.sub_groups() as u64);
+        Pace {
+            observe: Duration::from_millis(plan_observe_ms),
+            delay_max: Duration::from_millis(plan_delay_max_ms),
+            pressed: self.state.members > room,
+        }
+    }
+}
+
+/// What a command comes to.
+enum Command {
+    Begin(Goal),
+    Pause(bool),
+    RollBack,
+}
+
+fn cause_of(goal: Goal) -> Cause {
+    match goal {
+        Goal::SubGroups(_) => Cause::Command,
+        Goal::Even => Cause::Uneven,
+    }
+}

@@ -1,0 +1,181 @@
+//! The shell round a plan: where sub-groups go, how their owners do, and what it looks like to operators.
+
+use shoal_protocol::{Code, Refusal, Slot, wire};
+use tokio::time::Instant;
+
+use super::{Done, Worker};
+use crate::{
+    coordination::{NodeName, Partition},
+    group::{
+        Place,
+        home::{Answered, Entry, Fold, Goal, Wanted},
+        input::{AskedOwner, Reply},
+        layout::Layout,
+    },
+};
+
+impl Worker {
+    /// When the home's plan, or its size, is to be looked at.
+    pub(super) fn tick_at(&self) -> Option<Instant> {
+        self.home.as_ref()?.tick_at().map(|since_start| self.groups.started() + since_start)
+    }
+
+    pub(super) fn tick(&mut self) {
+        let now = self.groups.now();
+        if let Some(home) = &mut self.home {
+            home.handle_tick(now);
+        }
+    }
+
+    /// Places the sub-groups that the home wants.
+    pub(super) fn lay_out(&mut self, wanted: Wanted<Reply>) {
+        let now = self.groups.now();
+        let Some(home) = &mut self.home else { return };
+        let Some(permit) = self.groups.permit_plan() else {
+            let why = Refusal::new(Code::Busy, "as many plans are under way on this node as may be");
+            return home.refuse_plan(wanted, why, now);
+        };
+        let groups = &self.groups;
+        let node_of = |partition| match groups.place(partition) {
+            Place::Here => None,
+            Place::There(node) => Some(node.0),
+            Place::Nowhere => Some(String::new()),
+        };
+        let layout = Layout::from_wire(self.group, home.state().layout.as_ref());
+        let to = match wanted.goal {
+            Goal::SubGroups(count) => layout.now().with(self.group, count, node_of),
+            Goal::Even => layout.now().evened(self.group, node_of),
+        };
+        home.begin_plan(wanted, &to, now);
+        self.permit = Some(permit);
+    }
+
+    /// Asks the owners in these partitions how they do: each node once, and not while it still owes an
+    /// answer.
+    pub(super) async fn ask_owners(&mut self, partitions: Vec<Partition>, layout: u64) {
+        let asked_at = Instant::now();
+        let mut here = Vec::new();
+        let mut there: Vec<(NodeName, Vec<Partition>)> = Vec::new();
+        for partition in partitions {
+            match self.groups.place(partition) {
+                Place::Here => here.push(partition),
+                Place::Nowhere => {}
+                Place::There(node) => match there.iter_mut().find(|(other, _)| *other == node) {
+                    Some((_, partitions)) => partitions.push(partition),
+                    None => there.push((node, vec![partition])),
+                },
+            }
+        }
+        there.retain(|(node, _)| self.asked.insert(node.clone()));
+        for (node, partitions) in there {
+            let (groups, group) = (self.groups.clone(), self.group);
+            self.begin(async move {
+                let asked = wire::GetOwner { group: group.to_wire(), layout, count: false };
+                let owner = groups.elsewhere().owner(&node, asked).await;
+                let answered = owner.map(|owner| Answered { owner, round_trip: asked_at.elapsed() });
+                Done::Owner { node, partitions, answered }
+            });
+        }
+        if !here.is_empty()
+            && let Ok(owner) = self.report(AskedOwner { layout, count: false }).await
+        {
+            self.take_owner(&here, &Answered { owner, round_trip: asked_at.elapsed() });
+        }
+    }
+
+    pub(super) fn handle_owner(
+        &mut self,
+        node: &NodeName,
+        partitions: &[Partition],
+        answered: Result<Answered, Refusal>,
+    ) {
+        self.asked.remove(node);
+        match answered {
+            Ok(answered) => self.take_owner(partitions, &answered),
+            Err(why) => tracing::debug!(group = %self.group, node = node.0, %why, "an owner does not answer"),
+        }
+    }
+
+    fn take_owner(&mut self, partitions: &[Partition], answered: &Answered) {
+        let now = self.groups.now();
+        if let Some(home) = &mut self.home {
+            partitions.iter().for_each(|partition| home.handle_owner(*partition, answered, now));
+        }
+    }
+
+    /// How this node does as an owner.
+    pub(super) async fn report(&mut self, asked: AskedOwner) -> Result<wire::Owner, Refusal> {
+        self.learn_layout(Some(asked.layout)).await?;
+        if self.slots_here().is_empty() {
+            return Err(Refusal::new(Code::NotHome, "no sub-group is placed on this node"));
+        }
+        self.prepare().await?;
+        let here = self.slots_here();
+        let (Some(owner), Some(layout)) = (&self.owner, &self.layout) else {
+            return Err(Refusal::new(Code::Internal, "an owner that was made ready is none"));
+        };
+        let members = owner.members();
+        let is_ready = layout.version() >= asked.layout && here.without(members.slots()).is_empty();
+        let mut counts = std::collections::BTreeMap::<u16, u64>::new();
+        if asked.count {
+            for user in members.users() {
+                *counts.entry(layout.partition(Slot::of(user)).number()).or_default() += 1;
+            }
+        }
+        let counted =
+            |(partition, members): (u16, u64)| wire::OwnedMembers { partition: partition.into(), members };
+        let (judged, objected) = owner.judged();
+        Ok(wire::Owner {
+            watermark: members.watermark().get(),
+            ready: is_ready,
+            members: counts.into_iter().map(counted).collect(),
+            judged,
+            objected,
+            gaps: self.gaps,
+        })
+    }
+
+    /// What operators see of a plan, once it is durable.
+    pub(super) fn note_plans(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            if let Fold::Layout(layout) = &entry.fold {
+                self.note_plan(layout);
+            }
+        }
+        self.count_plan();
+    }
+
+    /// The home's plan is one of those under way here.
+    pub(super) fn count_plan(&mut self) {
+        let has_plan = self.home.as_ref().is_some_and(|home| home.has_plan());
+        match (has_plan, &self.permit) {
+            (true, None) => self.permit = Some(self.groups.adopt_plan()),
+            (false, Some(_)) => self.permit = None,
+            _ => {}
+        }
+    }
+
+    fn note_plan(&self, layout: &wire::Layout) {
+        let (group, metrics) = (self.group, self.groups.metrics());
+        match (&layout.plan, &layout.last) {
+            (Some(plan), _) if plan.number == layout.version => {
+                let (from, to) = (layout.partitions.len(), plan.partitions.len());
+                tracing::info!(%group, plan = plan.number, from, to, cause = ?plan.cause(), "a plan begins");
+                metrics.plans_begun.inc();
+            }
+            (Some(plan), _) => {
+                let (percent, paused) = (plan.percent, plan.paused);
+                tracing::info!(%group, plan = plan.number, percent, paused, "a plan goes on");
+            }
+            (None, Some(end)) if end.committed => {
+                tracing::info!(%group, plan = end.number, sub_groups = layout.partitions.len(), "a plan is committed");
+                metrics.plans_committed.inc();
+            }
+            (None, Some(end)) => {
+                tracing::warn!(%group, plan = end.number, why = end.why, "a plan is rolled back");
+                metrics.plans_rolled_back.inc();
+            }
+            (None, None) => {}
+        }
+    }
+}
