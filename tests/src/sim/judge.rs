@@ -5,6 +5,8 @@
 //! and acknowledged, `receivers` at what came to the apps, `positions` at what must not go
 //! back.
 
+mod layouts;
+
 mod membership;
 
 mod messages;
@@ -102,6 +104,7 @@ impl Findings {
 pub fn judge(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
     sequence::check(case, &mut findings);
+    layouts::check(case, &mut findings);
     membership::check(case, &mut findings);
     messages::check(case, &mut findings);
     receivers::check(case, &mut findings);

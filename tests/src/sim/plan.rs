@@ -95,6 +95,9 @@ fn limits(random: &mut StdRng) -> Limits {
     group.payload_bytes_max = 4096;
     group.window_bytes_max = 64 << 10;
     group.sub_group_max = random.random_range(1..12);
+    // A plan takes as long as a node is down, or several plans do.
+    group.plan_observe_ms = 40 * group.sub_group_max;
+    group.plan_retry_ms = 300;
     let access = &mut limits.access;
     access.heartbeat_ms = random.random_range(1_000..4_000);
     access.idle_timeout_ms = random.random_range(6_000..20_000);

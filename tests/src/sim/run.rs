@@ -72,6 +72,8 @@ pub struct Counts {
     pub cuts: usize,
     /// And put together into fewer.
     pub merges: usize,
+    /// Times a plan was rolled back.
+    pub rollbacks: usize,
 }
 
 impl Report {
@@ -100,11 +102,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { sent, committed, delivered, changed, lives, muted, cuts, merges } = self.counts;
+        let Counts { sent, committed, delivered, changed, lives, muted, cuts, merges, rollbacks } =
+            self.counts;
         writeln!(
             f,
             "seed {} ({} nodes): {} findings; {sent} sent, {committed} committed, {delivered} delivered, {muted} muted, \
-             {changed} changes, {cuts} cuts, {merges} merges, {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
+             {changed} changes, {cuts} cuts, {merges} merges, {rollbacks} rollbacks, {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
             self.seed,
             self.nodes,
             self.findings.count(),
@@ -188,11 +191,15 @@ fn count(events: &[(Duration, Event)], holdings: &Holdings) -> Counts {
     let mut counts = Counts::default();
     for holding in holdings.groups.values() {
         let layouts = holding.records.iter().filter_map(|record| match &record.body {
-            Some(Body::Layout(layout)) => Some(layout.partitions.len()),
+            Some(Body::Layout(layout)) => {
+                layout.last.as_ref().filter(|_| layout.plan.is_none()).map(|end| (layout, end))
+            }
             _ => None,
         });
         let mut before = 1;
-        for sub_groups in layouts {
+        for (layout, end) in layouts {
+            let sub_groups = layout.partitions.len();
+            counts.rollbacks += usize::from(!end.committed);
             counts.cuts += usize::from(sub_groups > before);
             counts.merges += usize::from(sub_groups < before);
             before = sub_groups;

@@ -148,15 +148,20 @@ impl World {
         let mut restless = self.sim.elapsed();
         while self.sim.elapsed() < deadline {
             self.step()?;
-            if self.is_time_to_look() && self.apps.iter().any(|app| app.waits_for().is_some()) {
+            if self.is_time_to_look() && self.waits_for().is_some() {
                 restless = self.sim.elapsed();
             }
             if self.sim.elapsed() > restless + QUIET {
                 return Ok(());
             }
         }
-        let waiting = self.apps.iter().find_map(|app| app.waits_for());
-        Err(format!("it does not come to rest: {}", waiting.unwrap_or_default()))
+        Err(format!("it does not come to rest: {}", self.waits_for().unwrap_or_default()))
+    }
+
+    /// What is still to come.
+    fn waits_for(&self) -> Option<String> {
+        let unfinished = || self.disk.unfinished().map(|group| format!("{group} has a plan or notices due"));
+        self.apps.iter().find_map(|app| app.waits_for()).or_else(unfinished)
     }
 
     fn disturb(&mut self, disturbance: &Disturbance) {

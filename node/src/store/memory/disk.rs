@@ -112,6 +112,12 @@ impl MemoryDisk {
         self.lock().crash();
     }
 
+    /// A group whose home has something left to finish: notices, or a plan.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<GroupId> {
+        self.lock().durable.notices_due(None, 1).pop()
+    }
+
     /// Makes something go wrong once.
     pub fn inject(&self, fault: MemoryFault) {
         self.lock().faults.push(fault);
