@@ -296,6 +296,31 @@ impl Client {
         }
     }
 
+    /// How a group is cut into sub-groups, how their owners do, and how far a plan has got that changes it.
+    /// For administrators.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for everybody else.
+    pub async fn layout(&self, group: GroupId) -> Result<wire::GroupLayout, RequestError> {
+        match self.ask(wire::request::Body::Layout(wire::GetLayout { group: group.to_wire() })).await? {
+            wire::response::Body::Layout(layout) => Ok(layout),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Some of the groups whose layout is being changed: those behind `after`, or the first; at most
+    /// `limit`, or as many as there may be where it is 0. For administrators.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for everybody else.
+    pub async fn plans(&self, after: Option<GroupId>, limit: u32) -> Result<wire::Plans, RequestError> {
+        let after = after.map(|after| after.to_wire()).unwrap_or_default();
+        match self.ask(wire::request::Body::Plans(wire::GetPlans { after, limit })).await? {
+            wire::response::Body::Plans(plans) => Ok(plans),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// The settings by which the node goes that this client is on: at once where `unless` is 0, else once
     /// what is set live is not what this [`live`](wire::Config::live) stands for, or after a few seconds.
     /// For administrators.

@@ -307,7 +307,10 @@ fn check_request(request: &wire::Request) -> Result<(), Code> {
                 _ => Ok(()),
             }
         }
+        Body::Layout(get) => group(&get.group),
+        Body::Plans(get) if !get.after.is_empty() => group(&get.after),
         Body::Groups(_)
+        | Body::Plans(_)
         | Body::Incarnation(_)
         | Body::Status(_)
         | Body::Cluster(_)

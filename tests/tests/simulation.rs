@@ -8,6 +8,7 @@ use shoal_tests::sim::{
     mutation::Mutation,
     run::{Options, run},
     seeds::{self, run_all, run_guarded},
+    strike::Strike,
 };
 
 /// As many as the machine that runs the tests is sure to have processors.
@@ -43,6 +44,22 @@ fn a_thousand_seeds_keep_every_rule() {
     assert!(reports.iter().all(|report| report.counts.delivered > 0), "a run in which nothing happens");
     assert!(reports.len() < 100 || cuts.min(merges) >= reports.len(), "groups hardly grow, or shrink");
     assert!(reports.len() < 100 || clusters * 2 >= reports.len(), "too few clusters: {clusters}");
+}
+
+/// The old owner, the new one, the home and the leader go down, or stand still, at each step of a plan:
+/// it ends committed or rolled back. `shoal-sim --strikes --nodes 3` does so with other seeds.
+#[test]
+fn a_plan_ends_whoever_dies_at_whichever_step() {
+    let mut struck = 0;
+    for (seed, strike) in (2_000..).zip(Strike::all()) {
+        for seed in [seed, seed + 1] {
+            let report =
+                run_guarded(seed, Options { nodes: Some(3), strike: Some(strike), ..Options::default() });
+            assert!(report.is_clean(), "{strike:?}: {report}");
+            struck += report.counts.struck;
+        }
+    }
+    assert!(struck >= 28, "of 32 runs only {struck} had such a moment");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What administrators ask: how the node does, how all of them do, to empty one, and which settings hold.
+//! What administrators ask: how the node does, how all of them do, to empty one, which settings hold, and
+//! how groups are cut.
 
 use shoal_protocol::{Code, Refusal, wire};
 use wire::response::Body as Answer;
@@ -76,6 +77,26 @@ pub(super) async fn set_config(
     settings.change(&asked.key, asked.value.as_deref()).await?;
     tracing::info!(key = asked.key, value = asked.value, by = %session.actor().user, "settings were changed");
     Ok(Answer::Done(wire::Done {}))
+}
+
+/// How a group is cut, and how its owners do.
+pub(super) async fn layout(
+    shared: &Shared,
+    session: &Session,
+    asked: &wire::GetLayout,
+) -> Result<Answer, Refusal> {
+    check(session)?;
+    shared.views.layout(asked, &shared.name).await.map(Answer::Layout)
+}
+
+/// Which groups' layouts are being changed.
+pub(super) async fn plans(
+    shared: &Shared,
+    session: &Session,
+    asked: &wire::GetPlans,
+) -> Result<Answer, Refusal> {
+    check(session)?;
+    shared.views.plans(asked, &shared.name).await.map(Answer::Plans)
 }
 
 fn settings<'s>(shared: &'s Shared, session: &Session) -> Result<&'s Settings, Refusal> {

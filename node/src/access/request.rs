@@ -42,6 +42,8 @@ async fn answer(shared: &Shared, session: &Session, request: wire::Request) -> R
         Some(Asked::Drain(asked)) => administration::drain(shared, session, asked).await,
         Some(Asked::Config(asked)) => administration::config(shared, session, asked).await,
         Some(Asked::SetConfig(asked)) => administration::set_config(shared, session, asked).await,
+        Some(Asked::Layout(asked)) => administration::layout(shared, session, &asked).await,
+        Some(Asked::Plans(asked)) => administration::plans(shared, session, &asked).await,
         Some(body) => {
             let request = wire::Request { body: Some(body) };
             let response = shared.views.answer(&session.actor(), request).await;

@@ -131,6 +131,15 @@ impl Connection {
         self.client.members(group, after, limit).await.map_err(no_answer)
     }
 
+    pub(super) async fn layout(&self, group: GroupId) -> anyhow::Result<wire::GroupLayout> {
+        self.client.layout(group).await.map_err(no_answer)
+    }
+
+    /// A page of the groups whose layout is being changed.
+    pub(super) async fn plans(&self, after: Option<GroupId>) -> anyhow::Result<wire::Plans> {
+        self.client.plans(after, 0).await.map_err(no_answer)
+    }
+
     pub(super) async fn cluster(&self) -> anyhow::Result<wire::Cluster> {
         self.client.cluster().await.map_err(no_answer)
     }

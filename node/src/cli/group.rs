@@ -120,7 +120,7 @@ enum Command {
 
 /// Which group.
 #[derive(Debug, Clone, Args)]
-struct Named {
+pub(super) struct Named {
     /// `#name`, or an id of 32 hexadecimal digits.
     #[arg(value_name = "GROUP")]
     group: String,
@@ -184,7 +184,7 @@ impl Command {
 }
 
 impl Named {
-    fn id(&self) -> anyhow::Result<GroupId> {
+    pub(super) fn id(&self) -> anyhow::Result<GroupId> {
         Ok(self.group.parse::<GroupId>()?)
     }
 }

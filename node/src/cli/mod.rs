@@ -16,6 +16,8 @@ mod node;
 
 mod output;
 
+mod plan;
+
 mod serve;
 
 mod status;
@@ -83,6 +85,10 @@ enum Command {
     /// stands, whatever becomes of this command, until the node goes in good order or starts anew, or
     /// until it is taken back.
     Drain(node::Drain),
+    /// Show the plans that change how groups are cut into sub-groups, and start, halt or undo them.
+    Plan(plan::Plan),
+    /// Spread a group's sub-groups evenly over the nodes, by a plan.
+    Rebalance(plan::Rebalance),
     /// Check and show what a node starts with; see and change what running ones go by.
     #[command(subcommand)]
     Config(config::Command),
@@ -130,6 +136,14 @@ fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
         Command::Drain(drain) => {
             log_of_client(&cli.shared)?;
             drain.run(output)
+        }
+        Command::Plan(plan) => {
+            log_of_client(&cli.shared)?;
+            plan.run(output)
+        }
+        Command::Rebalance(rebalance) => {
+            log_of_client(&cli.shared)?;
+            rebalance.run(output)
         }
         Command::Config(command) => command.run(&cli.shared, output),
         Command::DevCluster(cluster) => cluster.run(&cli.shared, output),

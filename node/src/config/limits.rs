@@ -275,6 +275,8 @@ pub struct GroupLimits {
     pub plan_hours: Hours,
     /// While a plan is under way, members may send so many in a hundred of what they may otherwise.
     pub plan_rate_percent: u32,
+    /// How often it is looked whether a group's sub-groups are spread evenly over the nodes, in milliseconds.
+    pub rebalance_ms: u64,
     /// Members a second that this node fetches for the sub-groups it is to own.
     pub migration_rows_per_second: u32,
 }
@@ -306,6 +308,7 @@ impl Default for GroupLimits {
             plans_max: 16,
             plan_hours: Hours::default(),
             plan_rate_percent: 100,
+            rebalance_ms: 300_000,
             migration_rows_per_second: 100_000,
         }
     }

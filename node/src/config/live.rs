@@ -4,7 +4,7 @@
 ///
 /// A setting belongs here only if a running node goes by it: at the next message, request, session or
 /// look that it concerns. What a client is told in its welcome counts for it from its next session.
-const LIVE: [&str; 52] = [
+const LIVE: [&str; 53] = [
     "log",
     "drain_grace_ms",
     "drain_max_ms",
@@ -52,6 +52,7 @@ const LIVE: [&str; 52] = [
     "limits.group.plans_max",
     "limits.group.plan_hours",
     "limits.group.plan_rate_percent",
+    "limits.group.rebalance_ms",
     "limits.group.migration_rows_per_second",
     "limits.view.history_records_max",
     "limits.view.history_bytes_max",

@@ -46,7 +46,7 @@ pub(super) async fn activate(
     }
     let missed = missed(store, group, tail_here, row.tail).await?;
     let numbers = senders(store, group, &row).await?;
-    let layout = Layout::from_wire(group, row.state.layout.as_ref());
+    let layout = Layout::from_wire(group, row.state.layout.as_deref());
     Ok(Active { home: Home::new(group, row, numbers, limits), layout, missed })
 }
 

@@ -127,7 +127,12 @@ mod tests {
     fn moving(from: u16, to: u16, percent: u32) -> Layout {
         let partitions = |count| (0..u32::from(count)).collect::<Vec<_>>();
         let plan = wire::Plan { partitions: partitions(to), percent, ..wire::Plan::default() };
-        let layout = wire::Layout { version: 1, partitions: partitions(from), plan: Some(plan), last: None };
+        let layout = wire::Layout {
+            version: 1,
+            partitions: partitions(from),
+            plan: Some(plan),
+            ..wire::Layout::default()
+        };
         Layout::from_wire(GroupId::named("reef"), Some(&layout))
     }
 

@@ -88,12 +88,6 @@ impl Plan {
         self.owners.keys().copied()
     }
 
-    /// What an owner said last.
-    #[must_use]
-    pub(crate) fn report(&self, owner: Partition) -> Option<Report> {
-        self.owners.get(&owner)?.last()
-    }
-
     /// An owner has answered.
     pub(crate) fn handle_report(&mut self, owner: Partition, report: Report, pace: Pace, now: Duration) {
         if let Some(owner) = self.owners.get_mut(&owner) {
@@ -144,7 +138,7 @@ impl Plan {
         if self.paused {
             return None;
         }
-        let is_ready = |owner: &Partition| self.report(*owner).is_some_and(|report| report.ready);
+        let is_ready = |owner: &Partition| self.owners.get(owner).is_some_and(Owner::is_ready);
         let late = self.coming.iter().find(|owner| !is_ready(owner));
         match late {
             None if self.are_observed(pace, now) => Some(Step::Move(10)),

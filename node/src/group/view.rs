@@ -3,6 +3,8 @@
 
 mod history;
 
+mod layouts;
+
 #[cfg(test)]
 mod tests;
 
@@ -53,7 +55,9 @@ impl Views {
                 | Asked::Cluster(_)
                 | Asked::Drain(_)
                 | Asked::Config(_)
-                | Asked::SetConfig(_),
+                | Asked::SetConfig(_)
+                | Asked::Layout(_)
+                | Asked::Plans(_),
             ) => Err(bad_request("a session answers this itself")),
             None => Err(bad_request("a request asks for something")),
         };
@@ -179,7 +183,7 @@ impl Views {
 /// A group as its member `me` sees it. Nothing before their join was theirs to read.
 fn seen_by(group: GroupId, row: GroupRow, me: MemberRow, cursors: Cursors) -> wire::Group {
     let read = cursors.read.map_or(me.joined, |read| read.max(me.joined));
-    let layout = row.state.layout.as_ref();
+    let layout = row.state.layout.as_deref();
     wire::Group {
         group: group.to_wire(),
         sub_groups: layout.map_or(1, |layout| u32::try_from(layout.partitions.len()).unwrap_or(u32::MAX)),

@@ -324,7 +324,7 @@ impl Worker {
         let row = self.store.group(self.group).await.map_err(refusal)?;
         let tail = match row {
             Some(row) => {
-                self.layout = Some(Layout::from_wire(self.group, row.state.layout.as_ref()));
+                self.layout = Some(Layout::from_wire(self.group, row.state.layout.as_deref()));
                 row.tail
             }
             None if self.group.is_own() => Seq::FIRST,

@@ -215,7 +215,7 @@ impl StoredGroup {
             members: state.members,
             senders_watermark: state.senders_watermark.get(),
             notices_watermark: state.notices_watermark.map_or(0, Seq::get),
-            layout: state.layout.clone(),
+            layout: state.layout.as_deref().cloned(),
         }
     }
 
@@ -236,7 +236,7 @@ impl StoredGroup {
             members: self.members,
             senders_watermark: Seq::new(self.senders_watermark)?,
             notices_watermark: Seq::new(self.notices_watermark),
-            layout: self.layout,
+            layout: self.layout.map(Box::new),
         })
     }
 }

@@ -92,7 +92,7 @@ pub struct GroupState {
     /// been told of all.
     pub notices_watermark: Option<Seq>,
     /// How it is cut into sub-groups; none where it never was.
-    pub layout: Option<wire::Layout>,
+    pub layout: Option<Box<wire::Layout>>,
 }
 
 /// One member's row. A banned user who is no member has one too, with `Role::None`.

@@ -4,6 +4,8 @@ mod changes;
 
 mod limits;
 
+mod plans;
+
 mod references;
 
 mod removals;

@@ -6,8 +6,9 @@ use std::{ops::Range, process::ExitCode, time::Instant};
 use clap::Parser;
 use shoal_tests::sim::{
     mutation::Mutation,
-    run::{Options, run},
+    run::Options,
     seeds::{self, run_all},
+    strike::Strike,
 };
 
 /// Simulated runs of a node and twenty clients.
@@ -28,6 +29,9 @@ struct Arguments {
     /// So many nodes, whatever the seed says.
     #[arg(long)]
     nodes: Option<usize>,
+    /// Hit a node at a step of a plan: every step × every victim, for each seed.
+    #[arg(long)]
+    strikes: bool,
     /// Break something on purpose.
     #[arg(long, value_name = "WHAT")]
     mutation: Option<Mutation>,
@@ -42,19 +46,19 @@ fn main() -> ExitCode {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stdout).init();
     }
-    let options = Options { mutation: arguments.mutation, nodes: arguments.nodes, log: arguments.log };
+    let Arguments { mutation, nodes, log, .. } = arguments;
     let begun = Instant::now();
-    let failed = match arguments.seed {
-        Some(seed) => {
-            let report = run(seed, options);
-            print!("{report}");
-            usize::from(!report.is_clean())
+    let strikes: Vec<_> = if arguments.strikes { Strike::all().map(Some).collect() } else { vec![None] };
+    let mut failed = 0;
+    for strike in strikes {
+        if let Some(strike) = strike {
+            println!("{strike:?}");
         }
-        None => {
-            let reports = run_all(arguments.seeds, arguments.threads, options, |report| print!("{report}"));
-            reports.iter().filter(|report| !report.is_clean()).count()
-        }
-    };
+        let options = Options { mutation, nodes, strike, log };
+        let seeds = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
+        let reports = run_all(seeds, arguments.threads, options, |report| print!("{report}"));
+        failed += reports.iter().filter(|report| !report.is_clean()).count();
+    }
     println!("{failed} failed, {:.1} s", begun.elapsed().as_secs_f64());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -58,6 +58,18 @@ impl Service {
         self.model().nodes().keys().cloned().collect()
     }
 
+    /// Which node has what.
+    #[must_use]
+    pub fn placed(&self) -> Arc<Placed> {
+        self.model().placed()
+    }
+
+    /// Who decides that.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeName> {
+        self.model().leader().map(|leader| leader.node)
+    }
+
     /// A node's lease runs out before its time.
     pub fn expire(&self, node: &NodeName) {
         self.model().expire(node);

@@ -2,7 +2,7 @@
 //!
 //! - [`plan`]: what a seed stands for;
 //! - [`run`]: a world is put together, disturbed, made good again, emptied and judged;
-//! - [`seeds`]: many runs, a few at a time;
+//! - [`seeds`]: many runs, a few at a time; [`strike`]: a node that dies at a step of a plan;
 //! - [`scene`]: what all hosts share; [`node`], [`app`]: who they are, over all crashes and restarts;
 //! - [`network`], [`keys`], [`standstill`]: what they are given instead of a machine's;
 //! - [`database`], [`coordination`]: what the nodes of a cluster share; [`store`], [`elsewhere`]: what
@@ -19,6 +19,8 @@ pub mod run;
 mod panics;
 
 pub mod seeds;
+
+pub mod strike;
 
 pub mod scene;
 

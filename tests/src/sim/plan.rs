@@ -11,6 +11,8 @@ use shoal_node::{config::Limits, store::MemoryTiming};
 
 pub use disturbance::{Disturbance, Host, remedies};
 
+use super::strike::Strike;
+
 /// Hosts that apps run on; each fails as a whole.
 pub const PHONES: usize = 4;
 
@@ -40,6 +42,8 @@ pub struct Plan {
     pub pause_max: Duration,
     /// What goes wrong, in order.
     pub disturbances: Vec<(Duration, Disturbance)>,
+    /// And a node that is hit at a step of a plan.
+    pub strike: Option<Strike>,
 }
 
 impl Plan {
@@ -70,6 +74,7 @@ impl Plan {
             limits,
             pause_max,
             disturbances,
+            strike: None,
         }
     }
 }
@@ -98,6 +103,7 @@ fn limits(random: &mut StdRng) -> Limits {
     // A plan takes as long as a node is down, or several plans do.
     group.plan_observe_ms = 40 * group.sub_group_max;
     group.plan_retry_ms = 300;
+    group.rebalance_ms = 2_000;
     let access = &mut limits.access;
     access.heartbeat_ms = random.random_range(1_000..4_000);
     access.idle_timeout_ms = random.random_range(6_000..20_000);

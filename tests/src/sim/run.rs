@@ -20,6 +20,7 @@ use super::{
     panics,
     plan::Plan,
     scene::Scene,
+    strike::Strike,
     world::World,
 };
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// So many nodes, whatever the seed says.
     pub nodes: Option<usize>,
+    /// A node is hit at a step of a plan.
+    pub strike: Option<Strike>,
     /// Print what happens.
     pub log: bool,
 }
@@ -74,6 +77,8 @@ pub struct Counts {
     pub merges: usize,
     /// Times a plan was rolled back.
     pub rollbacks: usize,
+    /// Nodes that were hit at a step of a plan.
+    pub struck: usize,
 }
 
 impl Report {
@@ -102,12 +107,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { sent, committed, delivered, changed, lives, muted, cuts, merges, rollbacks } =
+        let Counts { sent, committed, delivered, changed, lives, muted, cuts, merges, rollbacks, struck } =
             self.counts;
         writeln!(
             f,
             "seed {} ({} nodes): {} findings; {sent} sent, {committed} committed, {delivered} delivered, {muted} muted, \
-             {changed} changes, {cuts} cuts, {merges} merges, {rollbacks} rollbacks, {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
+             {changed} changes, {cuts} cuts, {merges} merges, {rollbacks} rollbacks, {struck} struck, {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
             self.seed,
             self.nodes,
             self.findings.count(),
@@ -131,11 +136,12 @@ pub fn run(seed: u64, options: Options) -> Report {
     let begun = Instant::now();
     panics::watch();
     panics::take();
-    let scene = Scene::new(Plan::new(seed, options.nodes), options.mutation, options.log);
+    let plan = Plan { strike: options.strike, ..Plan::new(seed, options.nodes) };
+    let scene = Scene::new(plan, options.mutation, options.log);
     let (nodes, chronicle) = (scene.plan.nodes, scene.chronicle.clone());
     let mut world = World::new(scene);
     let rested = world.play();
-    let (simulated, cast) = (world.elapsed(), world.cast());
+    let (simulated, cast, struck) = (world.elapsed(), world.cast(), usize::from(world.has_struck()));
     let holdings = holdings(&world.end(), &app::groups(&cast));
     let events = chronicle.events();
     let mut findings = judge(&Case { cast: &cast, events: &events, holdings: &holdings });
@@ -143,7 +149,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         findings.find(|| why);
     }
     panics::take().into_iter().for_each(|panic| findings.find(|| panic));
-    let counts = count(&events, &holdings);
+    let counts = Counts { struck, ..count(&events, &holdings) };
     Report { seed, nodes, findings, hash: chronicle.hash(), counts, simulated, took: begun.elapsed() }
 }
 

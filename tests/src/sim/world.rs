@@ -18,6 +18,7 @@ use super::{
     plan::{APPS_PER_PHONE, Disturbance, Host, PHONES, remedies},
     scene::Scene,
     standstill::Standstill,
+    strike,
 };
 
 /// How often the network moves: two hosts hear of each other no sooner.
@@ -40,6 +41,8 @@ pub(super) struct World {
     coordination: coordination::Service,
     nodes: Vec<Arc<NodeHost>>,
     apps: Vec<Arc<App>>,
+    /// The node that was hit at a step of a plan, and when it comes back.
+    struck: Option<(usize, Duration)>,
 }
 
 impl World {
@@ -83,7 +86,7 @@ impl World {
             let apps = apps[phone * APPS_PER_PHONE..][..APPS_PER_PHONE].to_vec();
             sim.host(Host::Phone(phone).name(), move || app::run_all(apps.clone()));
         }
-        Self { scene, sim, disk, coordination, nodes, apps }
+        Self { scene, sim, disk, coordination, nodes, apps, struck: None }
     }
 
     pub(super) fn cast(&self) -> Cast {
@@ -122,10 +125,42 @@ impl World {
 
     fn step(&mut self) -> Result<(), String> {
         self.scene.clock.set(self.sim.elapsed());
+        self.strike();
         if self.is_time_to_look() {
             self.start_again();
         }
         self.sim.step().map(drop).map_err(|error| format!("a host failed: {error}"))
+    }
+
+    /// Was a node hit at a step of a plan?
+    pub(super) fn has_struck(&self) -> bool {
+        self.struck.is_some()
+    }
+
+    /// Hits a node as soon as a plan has come to the step, and makes it good again. By the seed its machine
+    /// goes down, or stands still.
+    fn strike(&mut self) {
+        let (now, seed) = (self.sim.elapsed(), self.scene.plan.seed);
+        let goes_down = seed.is_multiple_of(2);
+        if let Some((node, _)) = self.struck.filter(|(_, back)| *back <= now && *back > Duration::ZERO) {
+            let back =
+                if goes_down { Disturbance::Up(Host::Node(node)) } else { Disturbance::Continue(node) };
+            self.disturb(&back);
+            self.struck = Some((node, Duration::ZERO));
+        }
+        let Some(strike) = self.scene.plan.strike.filter(|_| self.struck.is_none()) else { return };
+        let is_late = now > self.scene.plan.busy / 2;
+        let (placed, leader) = (self.coordination.placed(), self.coordination.leader());
+        let hit = app::groups(&self.cast()).into_iter().find_map(|group| {
+            let layout = self.disk.row(group)?.state.layout?;
+            strike.hits(group, &layout, &placed.placement, leader.clone(), is_late)
+        });
+        let Some(node) = hit.and_then(|hit| self.nodes.iter().position(|node| node.name() == hit.0)) else {
+            return;
+        };
+        let hit = if goes_down { Disturbance::Down(Host::Node(node)) } else { Disturbance::Pause(node) };
+        self.disturb(&hit);
+        self.struck = Some((node, now + strike::away(seed, self.scene.plan.lease)));
     }
 
     /// An operator restarts a node whose store has stopped writing.

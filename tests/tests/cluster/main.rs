@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use shoal_client::{Code, GroupId, PublishError, Start, wire};
+use shoal_client::{Client, Code, GroupId, PublishError, Start, wire};
 use shoal_node::{
     clock::{Clock, SystemClock},
     config::Limits,

@@ -9,6 +9,7 @@ use crate::cli::{
     connection::Connection,
     now_ms,
     output::{Output, table},
+    plan::Layout,
 };
 
 #[derive(Debug, Serialize)]
@@ -30,6 +31,8 @@ struct Group {
     me: Option<Member>,
     read: u64,
     unread: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layout: Option<Layout>,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,7 +46,9 @@ struct Member {
 }
 
 pub(super) async fn group(connection: &Connection, group: &Named, output: Output) -> anyhow::Result<()> {
-    let found = Group::from(connection.group(group.id()?).await?);
+    let mut found = Group::from(connection.group(group.id()?).await?);
+    // Who is no administrator sees the group as its members do.
+    found.layout = connection.layout(group.id()?).await.ok().map(Layout::from);
     output.show(&found, text).context("output")
 }
 
@@ -103,7 +108,11 @@ fn text(group: &Group) -> String {
         lines.push(("you are", format!("{} ({})", me.user, me.role)));
         lines.push(("unread", group.unread.to_string()));
     }
-    lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+    let lines: String = lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
+    match &group.layout {
+        Some(layout) => format!("{lines}\n{}", layout.state()),
+        None => lines,
+    }
 }
 
 fn groups_table(groups: &[Group]) -> String {
@@ -161,6 +170,7 @@ impl From<wire::Group> for Group {
             me: group.me.filter(|me| me.role() != wire::Role::None).map(Into::into),
             read: group.read,
             unread: group.unread,
+            layout: None,
         }
     }
 }

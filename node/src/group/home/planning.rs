@@ -33,6 +33,8 @@ const MARKS_MAX: usize = 64;
 pub(crate) struct Wanted<R> {
     pub(crate) goal: Goal,
     pub(crate) cause: Cause,
+    /// There are to be no fewer, from then on.
+    sub_groups_min: u32,
     /// Who is told, if somebody asked for it.
     pub(crate) to: Option<R>,
 }
@@ -61,6 +63,8 @@ pub(super) struct Planning {
     growth: Growth,
     /// When to look at the group's size again.
     look_at: Option<Duration>,
+    /// When to look whether its sub-groups are spread evenly; none while there is one alone.
+    even_at: Option<Duration>,
     /// When owners are asked next.
     ask_at: Duration,
     /// What was durable when owners were asked.
@@ -71,9 +75,10 @@ impl Planning {
     /// As the row says.
     pub(super) fn new(group: GroupId, state: &GroupState) -> Self {
         Self {
-            plan: resume(group, state.layout.as_ref()),
+            plan: resume(group, state.layout.as_deref()),
             growth: Growth::default(),
             look_at: Some(Duration::ZERO),
+            even_at: None,
             ask_at: Duration::ZERO,
             marks: VecDeque::new(),
         }
@@ -96,25 +101,19 @@ impl<R> Home<R> {
     /// When [`Self::handle_tick`] is due, since the node's start.
     #[must_use]
     pub(crate) fn tick_at(&self) -> Option<Duration> {
-        let Planning { plan, look_at, ask_at, .. } = &self.planning;
-        plan.as_ref().map(|_| *ask_at).into_iter().chain(*look_at).min()
+        let Planning { plan, look_at, even_at, ask_at, .. } = &self.planning;
+        plan.as_ref().map(|_| *ask_at).into_iter().chain(*look_at).chain(*even_at).min()
     }
 
     /// A plan is under way, and is not to be left alone.
     pub(super) fn is_moving(&self) -> bool {
-        self.state.layout.as_ref().and_then(|layout| layout.plan.as_ref()).is_some_and(|plan| !plan.paused)
+        self.state.layout.as_deref().and_then(|layout| layout.plan.as_ref()).is_some_and(|plan| !plan.paused)
     }
 
     /// A plan is under way: another home would have to finish it.
     #[must_use]
     pub(crate) fn has_plan(&self) -> bool {
         self.planning.plan.is_some()
-    }
-
-    /// What an owner said last, while a plan is under way.
-    #[must_use]
-    pub(crate) fn owner(&self, owner: Partition) -> Option<Report> {
-        self.planning.plan.as_ref()?.report(owner)
     }
 
     /// By these limits the group may have too many or too few sub-groups.
@@ -126,6 +125,9 @@ impl<R> Home<R> {
     pub(crate) fn handle_tick(&mut self, now: Now) {
         if self.planning.look_at.is_some_and(|at| at <= now.since_start) {
             self.look_at_size(now);
+        }
+        if self.planning.even_at.is_some_and(|at| at <= now.since_start) {
+            self.look_at_spread(now);
         }
         let pace = self.pace();
         let durable = self.durable;
@@ -139,7 +141,7 @@ impl<R> Home<R> {
             if marks.len() > MARKS_MAX {
                 marks.pop_front();
             }
-            let version = self.state.layout.as_ref().map_or(0, |layout| layout.version);
+            let version = self.state.layout.as_deref().map_or(0, |layout| layout.version);
             self.effects.push_back(Effect::AskOwners(plan.owners().collect(), version));
         }
     }
@@ -164,14 +166,18 @@ impl<R> Home<R> {
     /// Members may have become too many, or too few, for the sub-groups there are.
     pub(super) fn look_at_size(&mut self, now: Now) {
         self.planning.look_at = None;
+        if self.planning.even_at.is_none() && self.sub_groups() > 1 {
+            self.planning.even_at = Some(now.since_start + self.rebalance());
+        }
         self.planning.growth.observe(self.state.members, now.since_start);
         if self.planning.plan.is_some() || self.state.closed {
             return;
         }
         let members = self.state.members;
         let expected = self.planning.growth.expected(members, self.pace().plan());
-        let Some(wanted) = plan::wanted(members, expected, self.sub_groups(), self.limits.sub_group_max)
-        else {
+        let (target, least) = (self.limits.sub_group_max, self.sub_groups_min());
+        let least_now = u16::try_from(least).unwrap_or(shoal_protocol::SLOTS);
+        let Some(wanted) = plan::wanted(members, expected, self.sub_groups(), target, least_now) else {
             return;
         };
         if !self.may_begin_plan(now) {
@@ -179,12 +185,25 @@ impl<R> Home<R> {
             return;
         }
         let cause = if usize::from(wanted) > self.sub_groups() { Cause::Grown } else { Cause::Thin };
-        self.effects.push_back(Effect::LayOut(Wanted { goal: Goal::SubGroups(wanted), cause, to: None }));
+        self.lay_out(Goal::SubGroups(wanted), cause, least, None);
+    }
+
+    /// Its sub-groups may have drifted together, by nodes that came and went.
+    fn look_at_spread(&mut self, now: Now) {
+        let is_cut = self.sub_groups() > 1;
+        self.planning.even_at = is_cut.then(|| now.since_start + self.rebalance());
+        if is_cut && self.planning.plan.is_none() && !self.state.closed && self.may_begin_plan(now) {
+            self.lay_out(Goal::Even, Cause::Uneven, self.sub_groups_min(), None);
+        }
+    }
+
+    fn rebalance(&self) -> Duration {
+        Duration::from_millis(self.limits.rebalance_ms)
     }
 
     /// May one begin by itself? Not outside its hours, nor shortly after one that was rolled back.
     fn may_begin_plan(&self, now: Now) -> bool {
-        let last = self.state.layout.as_ref().and_then(|layout| layout.last.as_ref());
+        let last = self.state.layout.as_deref().and_then(|layout| layout.last.as_ref());
         let rested = last.is_none_or(|last| {
             last.committed || now.wall_ms >= last.ended_ms.saturating_add(self.limits.plan_retry_ms)
         });
@@ -195,12 +214,12 @@ impl<R> Home<R> {
     pub(super) fn handle_plan_command(&mut self, actor: &Actor, command: wire::PlanCommand, to: R, now: Now) {
         match self.decide_plan_command(actor, command) {
             Err(why) => self.effects.push_back(Effect::Changed(to, Err(why))),
-            Ok(Command::Begin(goal)) => {
-                let wanted = Wanted { goal, cause: cause_of(goal), to: Some(to) };
-                self.effects.push_back(Effect::LayOut(wanted));
+            Ok(Command::Cut { sub_groups, least }) => {
+                self.lay_out(Goal::SubGroups(sub_groups), Cause::Command, least, Some(to));
             }
+            Ok(Command::Even) => self.lay_out(Goal::Even, Cause::Uneven, self.sub_groups_min(), Some(to)),
             Ok(Command::Pause(paused)) => {
-                let layout = self.state.layout.as_ref().and_then(|layout| steps::paused(layout, paused));
+                let layout = self.state.layout.as_deref().and_then(|layout| steps::paused(layout, paused));
                 if let Some(plan) = &mut self.planning.plan {
                     plan.pause(paused);
                 }
@@ -227,14 +246,15 @@ impl<R> Home<R> {
             (Action::Start | Action::Rebalance, Some(_)) => {
                 Err(bad("a plan is under way: it ends first, or is rolled back"))
             }
-            (Action::Start, None) => Ok(Command::Begin(Goal::SubGroups(match command.sub_groups {
-                0 => plan::sub_groups(self.state.members, self.limits.sub_group_max),
-                wanted => u16::try_from(wanted)
-                    .ok()
-                    .filter(|wanted| *wanted <= shoal_protocol::SLOTS)
-                    .ok_or_else(|| bad("a group has 16384 sub-groups at most"))?,
-            }))),
-            (Action::Rebalance, None) => Ok(Command::Begin(Goal::Even)),
+            (Action::Start, None) => {
+                let wanted = u16::try_from(command.sub_groups).ok();
+                let wanted = wanted.filter(|wanted| *wanted <= shoal_protocol::SLOTS);
+                let wanted = wanted.ok_or_else(|| bad("a group has 16384 sub-groups at most"))?;
+                let by_size = || plan::sub_groups(self.state.members, self.limits.sub_group_max);
+                let sub_groups = if wanted == 0 { by_size() } else { wanted };
+                Ok(Command::Cut { sub_groups, least: command.sub_groups })
+            }
+            (Action::Rebalance, None) => Ok(Command::Even),
             (Action::Unknown, _) => Err(bad("a command says what to do")),
             (_, None) => Err(bad("no plan is under way")),
             (Action::Pause, Some(true)) => Err(bad("the plan is paused already")),
@@ -247,12 +267,13 @@ impl<R> Home<R> {
 
     /// A plan begins, to this cut.
     pub(crate) fn begin_plan(&mut self, wanted: Wanted<R>, to: &[Partition], now: Now) {
-        let before = self.state.layout.as_ref();
+        let before = self.state.layout.as_deref();
         let is_there = Layout::from_wire(self.group, before).now().partitions() == to;
         if !is_there && self.planning.plan.is_none() {
-            let begun = steps::begun(before, Partition::of(self.group), to, wanted.cause, now.wall_ms);
+            let (here, least) = (Partition::of(self.group), wanted.sub_groups_min);
+            let begun = steps::begun(before, here, to, wanted.cause, least, now.wall_ms);
             self.write_layout(Some(begun), now);
-            self.planning.plan = resume(self.group, self.state.layout.as_ref());
+            self.planning.plan = resume(self.group, self.state.layout.as_deref());
             self.planning.ask_at = Duration::ZERO;
             self.gathering.notices_due = Some(true);
         }
@@ -294,7 +315,7 @@ impl<R> Home<R> {
 
     fn write_layout(&mut self, layout: Option<wire::Layout>, now: Now) {
         if let Some(layout) = layout {
-            self.state.layout = Some(layout.clone());
+            self.state.layout = Some(Box::new(layout.clone()));
             self.state_changed = true;
             self.gathering.push(None, Body::Layout(layout), now.wall_ms);
         }
@@ -306,8 +327,16 @@ impl<R> Home<R> {
         self.gathering.changed.push((to, wire::Changed { seq, changed: 0 }));
     }
 
+    fn lay_out(&mut self, goal: Goal, cause: Cause, sub_groups_min: u32, to: Option<R>) {
+        self.effects.push_back(Effect::LayOut(Wanted { goal, cause, sub_groups_min, to }));
+    }
+
+    fn sub_groups_min(&self) -> u32 {
+        self.state.layout.as_deref().map_or(0, |layout| layout.sub_groups_min)
+    }
+
     fn sub_groups(&self) -> usize {
-        self.state.layout.as_ref().map_or(1, |layout| layout.partitions.len().max(1))
+        self.state.layout.as_deref().map_or(1, |layout| layout.partitions.len().max(1))
     }
 
     fn pace(&self) -> Pace {
@@ -323,14 +352,8 @@ impl<R> Home<R> {
 
 /// What a command comes to.
 enum Command {
-    Begin(Goal),
+    Cut { sub_groups: u16, least: u32 },
+    Even,
     Pause(bool),
     RollBack,
-}
-
-fn cause_of(goal: Goal) -> Cause {
-    match goal {
-        Goal::SubGroups(_) => Cause::Command,
-        Goal::Even => Cause::Uneven,
-    }
 }

@@ -84,9 +84,9 @@ impl Owner {
         self.slow = if delay > bound { self.slow + 1 } else { 0 };
     }
 
-    /// What it said last.
-    pub(crate) fn last(&self) -> Option<Report> {
-        self.last
+    /// Does it have the members of all its slots?
+    pub(crate) fn is_ready(&self) -> bool {
+        self.last.is_some_and(|last| last.ready)
     }
 
     /// How often it has answered.

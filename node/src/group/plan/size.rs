@@ -13,17 +13,18 @@ const TIMES_MAX: u64 = 8;
 /// How many sub-groups a group of so many members is to have, of which it has `now`; none where
 /// these will do. Each has room for `target`; a group is cut before they are full, and grown thin
 /// before it is put together, so that a member more or less changes nothing. One that is cut is cut
-/// for as many as are `expected` once that is done.
+/// for as many as are `expected` once that is done. There are never fewer than `least`.
 #[must_use]
-pub(crate) fn wanted(members: u64, expected: u64, now: usize, target: u64) -> Option<u16> {
+pub(crate) fn wanted(members: u64, expected: u64, now: usize, target: u64, least: u16) -> Option<u16> {
     let target = target.max(1);
     let full = members.saturating_mul(10) > (now as u64).saturating_mul(target.saturating_mul(9));
     let most = members.max(expected);
     let thin = most.saturating_mul(10) < (now as u64).saturating_mul(target.saturating_mul(3));
-    if !(full || thin && now > 1) {
+    let least = least.max(1);
+    if !(full || thin && now > usize::from(least)) {
         return None;
     }
-    let wanted = sub_groups(if full { most } else { members }, target);
+    let wanted = sub_groups(if full { most } else { members }, target).max(least);
     (usize::from(wanted) != now).then_some(wanted)
 }
 
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_group_is_cut_before_its_sub_groups_are_full() {
-        let wanted = |members, now, target| wanted(members, members, now, target);
+        let wanted = |members, now, target| wanted(members, members, now, target, 0);
         assert_eq!(wanted(900, 1, 1000), None);
         assert_eq!(wanted(901, 1, 1000), Some(2));
         assert_eq!(wanted(2_000, 1, 1000), Some(3));
@@ -89,9 +90,17 @@ mod tests {
 
     #[test]
     fn one_that_grows_fast_is_cut_for_what_it_will_be() {
-        assert_eq!(wanted(901, 6_000, 1, 1000), Some(9));
-        assert_eq!(wanted(800, 6_000, 1, 1000), None, "not before it is full");
-        assert_eq!(wanted(100, 6_000, 3, 1000), None, "and not put together meanwhile");
+        assert_eq!(wanted(901, 6_000, 1, 1000, 0), Some(9));
+        assert_eq!(wanted(800, 6_000, 1, 1000, 0), None, "not before it is full");
+        assert_eq!(wanted(100, 6_000, 3, 1000, 0), None, "and not put together meanwhile");
+    }
+
+    #[test]
+    fn one_that_is_to_have_so_many_keeps_them() {
+        assert_eq!(wanted(10, 10, 5, 1000, 5), None);
+        assert_eq!(wanted(10, 10, 9, 1000, 5), Some(5));
+        assert_eq!(wanted(10, 10, 9, 1000, 0), Some(1));
+        assert_eq!(wanted(1_000, 1_000, 1, 1000, 5), Some(5));
     }
 
     #[test]
@@ -118,9 +127,9 @@ mod tests {
         #[test]
         fn a_group_that_was_just_cut_is_left_alone(target in 1_u64..2_000, now in 1_usize..200, members: u32) {
             let members = u64::from(members) % (target * 300);
-            if let Some(then) = wanted(members, members, now, target) {
+            if let Some(then) = wanted(members, members, now, target, 0) {
                 for near in [members - members / 10, members, members + members / 10] {
-                    let again = wanted(near, near, then.into(), target);
+                    let again = wanted(near, near, then.into(), target, 0);
                     prop_assert_eq!(again, None, "{} in {}, then {} in {}", members, now, near, then);
                 }
             }

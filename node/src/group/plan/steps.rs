@@ -24,6 +24,7 @@ pub(crate) fn begun(
     here: Partition,
     to: &[Partition],
     cause: Cause,
+    sub_groups_min: u32,
     now_ms: u64,
 ) -> wire::Layout {
     let mut layout = next(layout, here);
@@ -34,6 +35,7 @@ pub(crate) fn begun(
         paused: false,
         cause: cause.into(),
         began_ms: now_ms,
+        sub_groups_min,
     });
     layout
 }
@@ -52,16 +54,21 @@ pub(crate) fn paused(layout: &wire::Layout, paused: bool) -> Option<wire::Layout
 pub(crate) fn committed(layout: &wire::Layout, now_ms: u64) -> Option<wire::Layout> {
     let plan = layout.plan.as_ref()?;
     let last = wire::PlanEnd { number: plan.number, committed: true, why: String::new(), ended_ms: now_ms };
-    let partitions = plan.partitions.clone();
-    Some(wire::Layout { version: layout.version + 1, partitions, plan: None, last: Some(last) })
+    let (partitions, sub_groups_min) = (plan.partitions.clone(), plan.sub_groups_min);
+    Some(wire::Layout {
+        version: layout.version + 1,
+        partitions,
+        plan: None,
+        last: Some(last),
+        sub_groups_min,
+    })
 }
 
 /// The layout is what it was.
 pub(crate) fn rolled_back(layout: &wire::Layout, why: String, now_ms: u64) -> Option<wire::Layout> {
     let plan = layout.plan.as_ref()?;
     let last = wire::PlanEnd { number: plan.number, committed: false, why, ended_ms: now_ms };
-    let partitions = layout.partitions.clone();
-    Some(wire::Layout { version: layout.version + 1, partitions, plan: None, last: Some(last) })
+    Some(wire::Layout { version: layout.version + 1, plan: None, last: Some(last), ..layout.clone() })
 }
 
 fn change(layout: &wire::Layout, change: impl FnOnce(&mut wire::Plan)) -> Option<wire::Layout> {
@@ -82,7 +89,7 @@ mod tests {
     #[test]
     fn a_plan_ends_as_what_it_was_to_be_or_as_what_was() {
         let [here, there] = partitions([3, 5])[..] else { panic!() };
-        let first = begun(None, here, &[here, there], Cause::Grown, 10);
+        let first = begun(None, here, &[here, there], Cause::Grown, 2, 10);
         assert_eq!((first.version, &first.partitions[..]), (1, &[3][..]));
         let tenth = moved(&first, 10).unwrap();
         let held = paused(&tenth, true).unwrap();
@@ -92,10 +99,11 @@ mod tests {
         );
         let back = rolled_back(&held, "slow".into(), 20).unwrap();
         assert_eq!((back.version, &back.partitions[..], back.plan.is_none()), (4, &[3][..], true));
+        assert_eq!(back.sub_groups_min, 0, "nothing of it stays");
         let done = committed(&moved(&tenth, 100).unwrap(), 20).unwrap();
         assert_eq!((done.version, &done.partitions[..], done.plan.is_none()), (4, &[3, 5][..], true));
         assert!(moved(&done, 10).is_none() && rolled_back(&back, String::new(), 0).is_none(), "it has ended");
-        let second = begun(Some(&done), here, &[there], Cause::Thin, 30);
+        let second = begun(Some(&done), here, &[there], Cause::Thin, 0, 30);
         assert_eq!((second.version, second.plan.map(|plan| plan.number)), (5, Some(5)));
     }
 }

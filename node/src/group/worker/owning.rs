@@ -101,7 +101,7 @@ impl Worker {
         if !self.layout.as_ref().is_some_and(is_new) {
             let row = self.store.group(self.group).await.map_err(refusal)?;
             let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
-            self.layout = Some(Layout::from_wire(self.group, row.state.layout.as_ref()));
+            self.layout = Some(Layout::from_wire(self.group, row.state.layout.as_deref()));
         }
         Ok(())
     }

@@ -41,13 +41,13 @@ impl Worker {
             Place::There(node) => Some(node.0),
             Place::Nowhere => Some(String::new()),
         };
-        let layout = Layout::from_wire(self.group, home.state().layout.as_ref());
+        let layout = Layout::from_wire(self.group, home.state().layout.as_deref());
         let to = match wanted.goal {
             Goal::SubGroups(count) => layout.now().with(self.group, count, node_of),
             Goal::Even => layout.now().evened(self.group, node_of),
         };
         home.begin_plan(wanted, &to, now);
-        self.permit = Some(permit);
+        self.permit = home.has_plan().then_some(permit);
     }
 
     /// Asks the owners in these partitions how they do: each node once, and not while it still owes an

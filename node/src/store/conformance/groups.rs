@@ -211,7 +211,8 @@ async fn the_state_is_the_last_one_written(place: &impl Place) {
     state.notices_watermark = Some(seq(3));
     let plan = wire::Plan { number: 4, partitions: vec![3], percent: 30, ..wire::Plan::default() };
     let partitions = vec![1_000, 0, 7];
-    state.layout = Some(wire::Layout { version: 4, partitions, plan: Some(plan), last: None });
+    state.layout =
+        Some(Box::new(wire::Layout { version: 4, partitions, plan: Some(plan), ..wire::Layout::default() }));
     append(&store, group(1), Changes { state: Some(state.clone()), ..Changes::default() }).await;
     assert_eq!(store.activate(group(1), None).await.unwrap().unwrap().state, state);
 }

@@ -112,6 +112,12 @@ impl MemoryDisk {
         self.lock().crash();
     }
 
+    /// A group's row, as it is durable.
+    #[must_use]
+    pub fn row(&self, group: GroupId) -> Option<GroupRow> {
+        self.lock().durable.group(group)
+    }
+
     /// A group whose home has something left to finish: notices, or a plan.
     #[must_use]
     pub fn unfinished(&self) -> Option<GroupId> {

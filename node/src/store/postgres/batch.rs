@@ -245,7 +245,7 @@ impl<'r> Columns<'r> {
             states.members.push(to_column(state.members));
             states.senders_watermarks.push(place(state.senders_watermark));
             states.notices_watermarks.push(state.notices_watermark.map(place));
-            states.layouts.push(state.layout.as_ref().map(prost::Message::encode_to_vec));
+            states.layouts.push(state.layout.as_deref().map(prost::Message::encode_to_vec));
         }
         if let Some(due) = append.changes.notices_due {
             self.notices.0.push(group);

@@ -30,7 +30,7 @@ pub(super) fn group(row: &Row) -> Result<(GroupId, GroupRow), StoreError> {
         members: number(row, 7)?,
         senders_watermark: seq(row, 8)?,
         notices_watermark: maybe_seq(row, 9)?,
-        layout: layout.map_err(|error| damaged(row, format!("layout: {error}")))?,
+        layout: layout.map_err(|error| damaged(row, format!("layout: {error}")))?.map(Box::new),
     };
     let (epoch, incarnation) = (Epoch(number(row, 1)?), number(row, 3)?);
     Ok((group, GroupRow { epoch, tail: seq(row, 2)?, incarnation, state }))

@@ -20,7 +20,7 @@ fn check_group(group: GroupId, holding: &Holding, findings: &mut Findings) {
         }
         before = layout.clone();
     }
-    let row = holding.row.state.layout.clone().unwrap_or_default();
+    let row = holding.row.state.layout.as_deref().cloned().unwrap_or_default();
     if row != before {
         findings.find(|| format!("{group}: its row has the layout {row:?}, its records {before:?}"));
     }
