@@ -249,7 +249,13 @@ impl Deliveries {
 
     fn poll(&self, io: &mut Io<'_, '_, '_>) -> Poll<ConnectionError> {
         let mut state = self.lock();
-        match RUNS.with_borrow_mut(|runs| self.advance(&mut state, runs, io)) {
+        let advanced = RUNS.with_borrow_mut(|runs| {
+            let advanced = self.advance(&mut state, runs, io);
+            // What a lost connection has left there would go to the next session on this thread.
+            runs.clear();
+            advanced
+        });
+        match advanced {
             Ok(()) => Poll::Pending,
             Err(lost) => Poll::Ready(lost),
         }
@@ -570,3 +576,6 @@ impl std::fmt::Debug for Deliveries {
         f.debug_struct("Deliveries").field("user", &self.signal.user()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
