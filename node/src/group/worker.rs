@@ -196,7 +196,7 @@ impl Worker {
     }
 
     /// Takes the limits that hold now, if they are others.
-    fn take_limits(&mut self) {
+    pub(super) fn take_limits(&mut self) {
         if self.groups.limits().is(&self.limits) {
             return;
         }

@@ -7,6 +7,8 @@ mod draining;
 
 mod link;
 
+mod plans;
+
 mod presence;
 
 mod roles;

@@ -21,6 +21,7 @@ impl Worker {
     }
 
     pub(super) fn tick(&mut self) {
+        self.take_limits();
         let now = self.groups.now();
         if let Some(home) = &mut self.home {
             home.handle_tick(now);
