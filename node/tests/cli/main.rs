@@ -7,6 +7,8 @@ mod groups;
 
 mod live;
 
+mod plans;
+
 mod running;
 
 mod serve;
