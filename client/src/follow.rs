@@ -48,13 +48,25 @@ pub enum Delivered {
         /// The first that is the user's again, which comes next.
         to: Seq,
     },
+    /// The group has changed in ways of which its members are not told one by one: who comes and goes in
+    /// a group of many. What the app shows of members, or of how many they are, it asks for again
+    /// ([`Client::members`](crate::Client::members), [`Client::group`](crate::Client::group)).
+    ///
+    /// It stands in place of the records of these changes, which [`Client::history`](crate::Client::history)
+    /// has. It comes with the next record, or after some seconds.
+    GroupChanged {
+        /// The first of them.
+        from: Seq,
+        /// The next record's place.
+        to: Seq,
+    },
 }
 
 /// Why a follow did not begin, or ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FollowError {
-    /// The node refused: [`NotMember`](crate::Code::NotMember) (also after a removal, whose record
+    /// The node refused: [`NotMember`](crate::Code::NotMember) (also after a removal, whose place
     /// comes first), [`UnknownGroup`](crate::Code::UnknownGroup),
     /// [`Banned`](crate::Code::Banned), [`TooMany`](crate::Code::TooMany) follows.
     ///
@@ -138,6 +150,7 @@ impl Follow {
         self.following.poll_take(context, || follows.tell(group, false)).map(|taken| match taken {
             Ok(Item::Record(record)) => Some(Ok(Delivered::Record(record))),
             Ok(Item::Skipped { from, to }) => Some(Ok(Delivered::Skipped { from, to })),
+            Ok(Item::Silent { from, to }) => Some(Ok(Delivered::GroupChanged { from, to })),
             Err(ending) => {
                 self.ended = true;
                 Some(Err(ending.into()))

@@ -5,7 +5,7 @@
 //!  sent(sender, number) ──────────────┤
 //!  acknowledged(sender, number, seq) ─┼─► one shared order by Seq ─► verdict
 //!  delivered(receiver, seq, content) ─┤   one cursor a member
-//!  passed(receiver, seq) ─────────────┘
+//!  passed(receiver, places) ──────────┘
 //! ```
 //!
 //! Every delivery of every receiver is judged: all from the record of its join on, and nothing that is
@@ -14,11 +14,12 @@
 //! for each message that some receiver still lacks, whatever the number of receivers, and as much for
 //! each member.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::Range};
 
 use cursor::Step;
 use fates::{Fates, Placed};
 use members::Members;
+use ranges::Ranges;
 
 pub use verdict::Verdict;
 
@@ -29,6 +30,8 @@ mod members;
 mod cursor;
 
 mod watermarks;
+
+mod ranges;
 
 mod fates;
 
@@ -68,8 +71,6 @@ struct Place {
     checksum: Option<u64>,
     /// Somebody got it; else it is known from its receipt alone.
     seen: bool,
-    /// Somebody got a record there that is no message.
-    passed: bool,
 }
 
 /// The judge of one group, whose members all send and all receive.
@@ -80,6 +81,8 @@ pub struct GroupChecker {
     /// By member.
     senders: Vec<Fates>,
     order: BTreeMap<u64, Place>,
+    /// Where somebody was told that there is no message.
+    passed: Ranges,
     /// The lowest place above all that are known of.
     tail: u64,
     unanswered: u64,
@@ -181,7 +184,7 @@ impl GroupChecker {
     /// A receiver's app got the message at `seq`.
     pub fn delivered(&mut self, receiver: u32, seq: u64, content: Content) {
         self.verdict.deliveries += 1;
-        if !self.step(receiver, seq) {
+        if !self.step(receiver, seq..seq.saturating_add(1)) {
             return;
         }
         match content {
@@ -196,10 +199,10 @@ impl GroupChecker {
         self.settle_front();
     }
 
-    /// A receiver's app got the record at `seq`, which is no message.
-    pub fn passed(&mut self, receiver: u32, seq: u64) {
-        if self.step(receiver, seq) {
-            self.place(seq).passed = true;
+    /// A receiver's app got the records at these places, or what stands for all of them: none is a message.
+    pub fn passed(&mut self, receiver: u32, places: Range<u64>) {
+        if self.step(receiver, places.clone()) {
+            self.passed.insert(places);
         }
         self.settle_front();
     }
@@ -282,11 +285,11 @@ impl GroupChecker {
         self.tail = self.tail.max(seq.saturating_add(1));
     }
 
-    /// Moves a receiver; false where this place is none that it lacked.
-    fn step(&mut self, receiver: u32, seq: u64) -> bool {
+    /// Moves a receiver; false where these places are none that it lacked.
+    fn step(&mut self, receiver: u32, places: Range<u64>) -> bool {
         let next = self.members.next(receiver).unwrap_or(1);
-        let step = self.members.step(receiver, seq);
-        let name = &self.name;
+        let step = self.members.step(receiver, places.clone());
+        let (name, seq) = (&self.name, places.start);
         match step {
             Step::Forward => {}
             Step::Late => {
@@ -302,7 +305,7 @@ impl GroupChecker {
                 self.verdict.find(|| format!("{name}: member {receiver} got {seq}, when it was no member"));
             }
         }
-        self.known(seq);
+        self.tail = self.tail.max(places.end);
         matches!(step, Step::Forward | Step::Late)
     }
 
@@ -351,16 +354,19 @@ impl GroupChecker {
         let needed = self.members.needed();
         while let Some(first) = self.order.first_entry() {
             if needed.is_some_and(|needed| needed <= *first.key()) {
-                return;
+                break;
             }
             let (seq, place) = first.remove_entry();
             self.settle(seq, &place);
+        }
+        if let Some(needed) = needed {
+            self.passed.forget_below(needed);
         }
     }
 
     /// The order up to `seq` is settled: does it keep the sender's?
     fn settle(&mut self, seq: u64, place: &Place) {
-        if place.seen && place.passed {
+        if place.seen && self.passed.contains(seq) {
             self.verdict.reordered += 1;
             let name = &self.name;
             self.verdict.find(|| format!("{name}: a message to some at {seq}, none to others"));

@@ -1,6 +1,7 @@
 //! The judges of all groups of a run, shared by its clients, with the clock beside them.
 
 use std::{
+    ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -152,9 +153,9 @@ impl Judge {
         self.group(member.group).delivered(member.member, seq, content);
     }
 
-    /// A member's app got the record at `seq`, which is no message.
-    pub fn passed(&self, member: MemberId, seq: u64) {
-        self.group(member.group).passed(member.member, seq);
+    /// A member's app got the records at these places, or what stands for all of them: none is a message.
+    pub fn passed(&self, member: MemberId, places: Range<u64>) {
+        self.group(member.group).passed(member.member, places);
     }
 
     /// How many places a member is behind the last that is known of.
@@ -285,7 +286,7 @@ mod tests {
         for member in 0..3 {
             let id = MemberId { group: 0, member };
             judge.joined(id, asked, 1);
-            judge.passed(id, 1);
+            judge.passed(id, 1..2);
         }
         let mut saboteur = how.map(Saboteur::new);
         for (due, seq) in plan.messages(10.0).zip(2..) {

@@ -253,11 +253,16 @@ impl Member {
     }
 
     fn got(&mut self, item: Delivered) {
-        // What it passes over without a word shows as a hole.
-        let Delivered::Record(record) = item else { return };
+        let record = match item {
+            Delivered::Record(record) => record,
+            Delivered::GroupChanged { from, to } => {
+                return self.judge.passed(self.id, from.get()..to.get());
+            }
+            // What it passes over without a word shows as a hole.
+            _ => return,
+        };
         let Some(wire::record::Body::Message(message)) = record.body else {
-            self.judge.passed(self.id, record.seq);
-            return;
+            return self.judge.passed(self.id, record.seq..record.seq + 1);
         };
         let delivery = (record.seq, message.payload);
         let deliveries = match &mut self.saboteur {

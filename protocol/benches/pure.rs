@@ -26,6 +26,7 @@ fn record(payload: usize) -> wire::Record {
         time_ms: 1_790_000_000_000,
         author: Some(wire::Author { user: "ada@example.org".into(), device: 1, incarnation: 2, number: 3 }),
         body: Some(wire::record::Body::Message(publish(payload).message.expect("it has one"))),
+        ..Default::default()
     }
 }
 

@@ -54,13 +54,19 @@ impl Follower {
 
     /// Judges the record at `seq` and moves on if it is taken.
     pub fn accept(&mut self, seq: Seq) -> Accept {
-        match seq.cmp(&self.watermark) {
-            std::cmp::Ordering::Less => Accept::Drop,
-            std::cmp::Ordering::Equal => {
-                self.watermark = seq.next();
-                Accept::Take
-            }
-            std::cmp::Ordering::Greater => Accept::Gap { wanted: self.watermark },
+        self.accept_run(seq, seq.next())
+    }
+
+    /// Judges what stands for all records from `from` up to, not including, `to`. Where it has the
+    /// first of them it takes the rest.
+    pub fn accept_run(&mut self, from: Seq, to: Seq) -> Accept {
+        if to <= self.watermark {
+            Accept::Drop
+        } else if from <= self.watermark {
+            self.watermark = to;
+            Accept::Take
+        } else {
+            Accept::Gap { wanted: self.watermark }
         }
     }
 
@@ -94,6 +100,16 @@ mod tests {
         assert!(Follower::new(Seq::FIRST).caught_up(Seq::FIRST), "of an empty group");
         assert!(!Follower::new(seq(4)).caught_up(seq(5)));
         assert!(Follower::new(seq(5)).caught_up(seq(5)));
+    }
+
+    #[test]
+    fn a_run_is_taken_from_the_watermark_on_and_never_above_it() {
+        let mut follower = Follower::new(seq(5));
+        assert_eq!(follower.accept_run(seq(6), seq(9)), Accept::Gap { wanted: seq(5) });
+        assert_eq!(follower.accept_run(seq(5), seq(7)), Accept::Take);
+        assert_eq!(follower.accept_run(seq(4), seq(9)), Accept::Take);
+        assert_eq!(follower.accept_run(seq(3), seq(9)), Accept::Drop);
+        assert_eq!(follower.watermark(), seq(9));
     }
 
     proptest! {

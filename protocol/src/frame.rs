@@ -128,6 +128,18 @@ impl RecordFrame {
         self.frame.slice(self.record_at..)
     }
 
+    /// Is it one that members need not see? Nothing else of it is decoded.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        #[derive(prost::Message)]
+        struct Mark {
+            #[prost(bool, tag = "10")]
+            silent: bool,
+        }
+        // What does not decode is for its reader to find.
+        Mark::decode(self.record()).is_ok_and(|mark| mark.silent)
+    }
+
     /// `Delivery { record }` around `record_len` bytes, up to where these begin.
     fn prefix(record_len: usize) -> BytesMut {
         const RECORD_FIELD: u32 = 1;

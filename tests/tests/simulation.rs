@@ -29,12 +29,13 @@ fn a_thousand_seeds_keep_every_rule() {
     let clusters = reports.iter().filter(|report| report.nodes > 1).count();
     println!(
         "{} seeds ({clusters} of clusters) in {:.1} s: {} messages committed, {} of the muted refused, {} records \
-         delivered, {} changes, {cuts} cuts and {merges} merges of sub-groups, {} lives of apps",
+         delivered, {} silent, {} changes, {cuts} cuts and {merges} merges of sub-groups, {} lives of apps",
         reports.len(),
         begun.elapsed().as_secs_f64(),
         total(|report| report.counts.committed),
         total(|report| report.counts.muted),
         total(|report| report.counts.delivered),
+        total(|report| report.counts.silent),
         total(|report| report.counts.changed),
         total(|report| report.counts.lives),
     );
@@ -42,6 +43,9 @@ fn a_thousand_seeds_keep_every_rule() {
         reports.iter().filter(|report| !report.is_clean()).map(|report| report.seed).collect();
     assert!(failed.is_empty(), "these seeds broke a rule: {failed:?}");
     assert!(reports.iter().all(|report| report.counts.delivered > 0), "a run in which nothing happens");
+    let is_told = |report: &&shoal_tests::sim::run::Report| report.counts.silent > 0;
+    let silent = reports.iter().filter(is_told).count();
+    assert!(reports.len() < 100 || silent * 2 >= reports.len(), "hardly anything is silent");
     assert!(reports.len() < 100 || cuts.min(merges) >= reports.len(), "groups hardly grow, or shrink");
     assert!(reports.len() < 100 || clusters * 2 >= reports.len(), "too few clusters: {clusters}");
 }

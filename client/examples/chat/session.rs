@@ -17,6 +17,8 @@ use crate::{
     setup::Access,
 };
 
+/// The most members that are shown.
+const MEMBERS_SHOWN: u32 = 500;
 const PAGE: u32 = 100;
 const TYPING_SHOWN: Duration = Duration::from_secs(5);
 const TYPING_TOLD_EACH: Duration = Duration::from_secs(3);
@@ -29,6 +31,7 @@ enum Event {
     Redraw,
     Receipt(u64, Result<Seq, String>),
     Older(Vec<wire::Record>),
+    Members(Vec<wire::Member>),
     Online(Vec<String>),
 }
 
@@ -122,9 +125,8 @@ impl Chat {
         let info = self.client.group(self.group).await?;
         self.conversation.title = info.settings.unwrap_or_default().title;
         self.conversation.unread_from = (info.unread > 0).then_some(info.read.max(1));
-        let members = self.client.members(self.group, None, 500).await?.members;
-        self.conversation.members =
-            members.into_iter().map(|member| (member.user.clone(), member.role())).collect();
+        let members = self.client.members(self.group, None, MEMBERS_SHOWN).await?.members;
+        self.show_members(members);
         let history = self.client.history(self.group, None, PAGE, true).await?;
         history.records.into_iter().for_each(|record| self.conversation.insert(record));
         for (group, message, sending) in self.client.restored() {
@@ -133,20 +135,32 @@ impl Chat {
             }
         }
         self.watermark = history.tail;
-        self.ask_for_members();
         let tail = Seq::new(history.tail).unwrap_or(Seq::FIRST);
         Ok(self.client.follow(self.group, Start::Watermark(tail)).await?)
     }
 
     fn deliver(&mut self, delivered: Delivered) {
-        if let Delivered::Record(record) = delivered {
-            self.watermark = record.seq + 1;
-            if let Some(author) = &record.author {
-                self.typing.remove(&author.user);
+        match delivered {
+            Delivered::Record(record) => {
+                self.watermark = record.seq + 1;
+                if let Some(author) = &record.author {
+                    self.typing.remove(&author.user);
+                }
+                self.conversation.take(record);
+                self.ask_for_members();
             }
-            self.conversation.take(record);
-            self.ask_for_members();
+            Delivered::GroupChanged { to, .. } => {
+                self.watermark = to.get();
+                self.load_members();
+            }
+            _ => {}
         }
+    }
+
+    fn show_members(&mut self, members: Vec<wire::Member>) {
+        self.conversation.members =
+            members.into_iter().map(|member| (member.user.clone(), member.role())).collect();
+        self.ask_for_members();
     }
 
     /// Whether they are online is asked of those who are members now, the first hundred.
@@ -195,6 +209,7 @@ impl Chat {
                 self.is_loading = false;
                 records.into_iter().for_each(|record| self.conversation.insert(record));
             }
+            Event::Members(members) => self.show_members(members),
             Event::Online(online) => self.online = online,
         }
         true
@@ -267,6 +282,15 @@ impl Chat {
             self.typing_told = Some(now);
             self.client.signal(self.group, SignalKind::Typing(true));
         }
+    }
+
+    fn load_members(&self) {
+        let (client, group, events) = (self.client.clone(), self.group, self.events.clone());
+        tokio::spawn(async move {
+            if let Ok(page) = client.members(group, None, MEMBERS_SHOWN).await {
+                let _ = events.send(Event::Members(page.members)).await;
+            }
+        });
     }
 
     fn load_older(&mut self) {

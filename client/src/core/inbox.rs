@@ -25,6 +25,8 @@ pub(crate) enum Item {
     Record(wire::Record),
     /// The records in between were never this member's to read.
     Skipped { from: Seq, to: Seq },
+    /// The records in between are silent.
+    Silent { from: Seq, to: Seq },
 }
 
 /// What to ask a node for.
@@ -154,6 +156,25 @@ impl Inbox {
         accept
     }
 
+    /// In place of the records from `from` up to `to` came that they are silent. What comes so one after
+    /// the other is one thing to the app.
+    pub(crate) fn pass_over(&mut self, from: Seq, to: Seq) -> Accept {
+        let Some(follower) = &mut self.follower else {
+            return Accept::Drop;
+        };
+        let wanted = follower.watermark();
+        let accept = follower.accept_run(from, to);
+        if accept == Accept::Take {
+            if let Some((Item::Silent { to: end, .. }, _)) = self.buffer.back_mut() {
+                *end = to;
+            } else {
+                self.bytes += RECORD_OVERHEAD_BYTES;
+                self.buffer.push_back((Item::Silent { from: wanted, to }, RECORD_OVERHEAD_BYTES));
+            }
+        }
+        accept
+    }
+
     /// The next thing for the app, which has it from here on.
     pub(crate) fn take(&mut self) -> Option<Item> {
         let (item, weight) = self.buffer.pop_front()?;
@@ -164,7 +185,7 @@ impl Inbox {
         }
         match &item {
             Item::Record(record) => self.watermark = Seq::new(record.seq).map(Seq::next),
-            Item::Skipped { to, .. } => self.watermark = Some(*to),
+            Item::Skipped { to, .. } | Item::Silent { to, .. } => self.watermark = Some(*to),
         }
         Some(item)
     }
@@ -244,7 +265,7 @@ mod tests {
         std::iter::from_fn(|| inbox.take())
             .map(|item| match item {
                 Item::Record(record) => record.seq,
-                Item::Skipped { .. } => 0,
+                Item::Skipped { .. } | Item::Silent { .. } => 0,
             })
             .collect()
     }
@@ -292,6 +313,19 @@ mod tests {
         assert_eq!(inbox.take(), Some(Item::Skipped { from: seq(6), to: seq(9) }));
         assert_eq!(taken(&mut inbox), [9]);
         assert_eq!(inbox.watermark(), Some(seq(10)));
+    }
+
+    #[test]
+    fn silent_records_are_had_in_their_place_and_told_of_together() {
+        let mut inbox = live(3);
+        offer(&mut inbox, 3);
+        let runs = [(5, 6), (4, 6), (4, 6), (6, 9)].map(|(from, to)| inbox.pass_over(seq(from), seq(to)));
+        assert_eq!(runs, [Accept::Gap { wanted: seq(4) }, Accept::Take, Accept::Drop, Accept::Take]);
+        offer(&mut inbox, 9);
+        inbox.take();
+        assert_eq!(inbox.take(), Some(Item::Silent { from: seq(4), to: seq(9) }));
+        assert_eq!(inbox.watermark(), Some(seq(9)));
+        assert_eq!(taken(&mut inbox), [9]);
     }
 
     #[test]

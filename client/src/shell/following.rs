@@ -148,9 +148,9 @@ impl Following {
     /// Puts the frames that have been read into the inbox.
     pub(crate) fn fill(&self, frames: &mut FrameBuffer, tally: &mut Tally) -> Result<Filled, FrameError> {
         let mut inner = lock(&self.inner);
-        let before = tally.records;
+        let before = inner.inbox.received();
         let filled = inner.fill(frames, tally);
-        let app = if tally.records > before { inner.app.take() } else { None };
+        let app = if inner.inbox.received() > before { inner.app.take() } else { None };
         let others = inner.streams > 1;
         drop(inner);
         if let Some(app) = app {
@@ -282,18 +282,28 @@ impl Inner {
                 return Ok(Filled::Drained);
             };
             let bytes = body.len();
-            let record = match frame::decode::<wire::Delivery>(body)?.body {
-                Some(wire::delivery::Body::Record(record)) => record,
+            let accept = match frame::decode::<wire::Delivery>(body)?.body {
+                Some(wire::delivery::Body::Record(record)) => {
+                    let accept = self.inbox.offer(place(record.seq)?, record, bytes);
+                    tally.records += u64::from(accept == Accept::Take);
+                    accept
+                }
+                Some(wire::delivery::Body::Silent(silent)) => {
+                    self.inbox.pass_over(place(silent.from)?, place(silent.to)?)
+                }
                 Some(wire::delivery::Body::Handoff(handoff)) => return Ok(Filled::Handoff(handoff)),
                 // A kind of frame of a later version.
                 None => continue,
             };
-            let seq = Seq::new(record.seq).ok_or_else(|| FrameError::Body("a record at 0".to_owned()))?;
-            match self.inbox.offer(seq, record, bytes) {
-                Accept::Take => tally.records += 1,
+            match accept {
+                Accept::Take => {}
                 Accept::Drop => tally.duplicates += 1,
                 Accept::Gap { .. } => return Ok(Filled::Gap),
             }
         }
     }
+}
+
+fn place(seq: u64) -> Result<Seq, FrameError> {
+    Seq::new(seq).ok_or_else(|| FrameError::Body("a record at 0".to_owned()))
 }

@@ -16,4 +16,6 @@ mod admission;
 
 mod deliveries;
 
+mod many;
+
 mod sessions;

@@ -1,5 +1,7 @@
 //! Who is a member from when to when, and what each of them had.
 
+use std::ops::Range;
+
 use super::{
     cursor::{Cursor, Step},
     watermarks::Watermarks,
@@ -39,9 +41,9 @@ impl Members {
         self.with(member, |cursor| cursor.end_at(end)).unwrap_or(0)
     }
 
-    /// A member got the record at `seq`.
-    pub(super) fn step(&mut self, member: u32, seq: u64) -> Step {
-        self.with(member, |cursor| cursor.step(seq)).unwrap_or(Step::Astray)
+    /// A member got the records at these places.
+    pub(super) fn step(&mut self, member: u32, places: Range<u64>) -> Step {
+        self.with(member, |cursor| cursor.step(places)).unwrap_or(Step::Astray)
     }
 
     /// The lowest place that a member does not have, nor anything above it.

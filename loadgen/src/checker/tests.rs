@@ -48,7 +48,7 @@ fn judge_since(seq: u64, events: impl IntoIterator<Item = Event>) -> Verdict {
             Event::Acknowledged(message, seq) => checker.acknowledged(message, seq),
             Event::Refused(message) => checker.refused(message),
             Event::Delivered(receiver, seq, content) => checker.delivered(receiver, seq, content),
-            Event::Passed(receiver, seq) => checker.passed(receiver, seq),
+            Event::Passed(receiver, seq) => checker.passed(receiver, seq..seq + 1),
         }
     }
     checker.finish()
@@ -59,7 +59,7 @@ fn group_since(seq: u64) -> GroupChecker {
     let asked = checker.joining(MEMBERS);
     for member in 0..MEMBERS {
         checker.joined(member, asked, seq);
-        checker.passed(member, seq);
+        checker.passed(member, seq..seq + 1);
     }
     checker
 }
@@ -105,6 +105,25 @@ fn a_place_passed_over_by_everybody_is_a_hole() {
     let verdict = judge((0..MEMBERS).flat_map(|receiver| [2, 3, 5].map(|seq| Event::Passed(receiver, seq))));
     assert_eq!(verdict.holes, u64::from(MEMBERS));
     assert!(!verdict.is_clean());
+}
+
+#[test]
+fn what_stands_for_many_is_had_by_whoever_got_it_and_is_no_message_to_anybody() {
+    let mut checker = group_since(1);
+    checker.sent(message(0, 1));
+    checker.acknowledged(message(0, 1), 9);
+    checker.passed(0, 2..9);
+    checker.passed(1, 2..5);
+    checker.passed(1, 5..9);
+    assert_eq!(checker.outstanding(), (10, 0), "one each, and seven more of the third");
+    checker.passed(2, 2..9);
+    for receiver in 0..2 {
+        checker.delivered(receiver, 9, whole(message(0, 1)));
+    }
+    assert!(checker.so_far().is_clean());
+    checker.passed(2, 9..12);
+    let verdict = checker.finish();
+    assert_eq!((verdict.reordered, verdict.lost), (1, 0), "{verdict:?}");
 }
 
 #[test]

@@ -238,6 +238,9 @@ pub struct GroupLimits {
     /// Members of a sub-group: a target, at nine tenths of which the group is cut into more, and
     /// never a reason to refuse anybody.
     pub sub_group_max: u64,
+    /// Members of a group who are each told of everybody who comes or goes; where they are more, they
+    /// hear every few seconds that members have changed, and ask. 0: in every group.
+    pub announced_members_max: u64,
     /// Unanswered messages and requests for one group; above, the answer is `Busy`.
     pub queue_max: usize,
     /// Groups awake on this node.
@@ -291,6 +294,7 @@ impl Default for GroupLimits {
             group_burst: 200_000,
             change_users_max: 10_000,
             sub_group_max: 1_000,
+            announced_members_max: 1_000,
             queue_max: 4096,
             awake_max: 100_000,
             batch_records_max: 2048,

@@ -46,7 +46,7 @@ impl WindowBudget {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use shoal_protocol::{GroupId, RecordFrame, Seq, WindowLimits, wire};
 
@@ -64,7 +64,8 @@ mod tests {
         for seq in 1..=200 {
             for tail in &tails {
                 let body = Some(wire::record::Body::Message(message.clone()));
-                tail.append([RecordFrame::encode(&wire::Record { seq, body, ..wire::Record::default() })]);
+                let record = wire::Record { seq, body, ..wire::Record::default() };
+                tail.append([RecordFrame::encode(&record)], &BTreeMap::new());
             }
             let least = tails.len() * WindowBudget::SHARE_BYTES;
             assert!(budget.used() <= (256 << 10) + least, "{} bytes at {seq}", budget.used());

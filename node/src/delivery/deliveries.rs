@@ -448,7 +448,8 @@ impl Deliveries {
         match fetched {
             Ok(page) => {
                 let until = tail.until(cursor.attachment).unwrap_or(page.next());
-                runs.extend(page.records(cursor.watermark, until, self.limits.load().delivery_turn_bytes));
+                let records = page.records(cursor.watermark, until, self.limits.load().delivery_turn_bytes);
+                runs.extend(cursor.watermark, records, self.signal.reader());
                 if runs.is_empty() {
                     state.make_ready(number);
                 } else {

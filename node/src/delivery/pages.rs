@@ -190,12 +190,14 @@ impl std::fmt::Debug for Pages {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use bytes::Bytes;
     use shoal_protocol::{WindowLimits, wire};
 
     use super::*;
     use crate::{
-        delivery::{Runs, WindowBudget},
+        delivery::{Runs, WindowBudget, runs::Reader},
         store::{Append, Changes, Create, memory::MemoryStore},
     };
 
@@ -217,7 +219,7 @@ mod tests {
     /// What a stream is given of a page.
     fn written(page: &Page, from: u64, until: u64, bytes_max: usize) -> Vec<u8> {
         let mut runs = Runs::new();
-        runs.extend(page.records(seq(from), seq(until), bytes_max));
+        runs.extend(seq(from), page.records(seq(from), seq(until), bytes_max), Reader::Session);
         runs.bytes()
     }
 
@@ -274,7 +276,8 @@ mod tests {
     async fn a_page_that_ended_at_the_tail_is_read_again_when_the_tail_has_moved() {
         let shelf = Shelf::new(30, 25, limits(10, 1 << 20)).await;
         assert_eq!(shelf.bounds(22).await, (21, 26));
-        shelf.tail.append((26..=30).map(|number| RecordFrame::encode(&record(number, b"x"))));
+        let later = (26..=30).map(|number| RecordFrame::encode(&record(number, b"x")));
+        shelf.tail.append(later, &BTreeMap::new());
         assert_eq!(shelf.bounds(22).await, (21, 26), "still good for who is in it");
         assert_eq!(shelf.bounds(26).await, (21, 31));
     }

@@ -9,12 +9,24 @@
 //!   held      0..190    190..380  380..570      one for each record
 //!   run                └── 8 and 9: one slice ─┘  for who stands at 8
 //! ```
+//!
+//! A session is given silent records as one frame that names their places, however many they are; a
+//! node is given them whole.
 
 use bytes::Bytes;
-use shoal_protocol::RecordFrame;
+use shoal_protocol::{RecordFrame, Seq, frame, wire};
 
 /// The most bytes laid side by side: what one blocked stream may hold on to, and some ten packets.
 const PIECE_BYTES_MAX: usize = 16 << 10;
+
+/// Who is given records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// Another node, which folds them and passes them on.
+    Node,
+    /// A member's session.
+    Session,
+}
 
 /// A record's frame, in memory that it may share with its neighbours.
 #[derive(Debug, Clone)]
@@ -22,6 +34,7 @@ pub(super) struct Held {
     piece: Bytes,
     start: u32,
     end: u32,
+    is_silent: bool,
 }
 
 impl Held {
@@ -30,9 +43,15 @@ impl Held {
         (self.end - self.start) as usize
     }
 
-    fn within(piece: Bytes, start: usize, end: usize) -> Self {
+    /// Need members not see it?
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
+    fn within(piece: Bytes, start: usize, record: &RecordFrame) -> Self {
         let narrow = |at: usize| u32::try_from(at).expect("a frame is far smaller than 4 GiB");
-        Self { piece, start: narrow(start), end: narrow(end) }
+        let (start, end) = (narrow(start), narrow(start + record.frame().len()));
+        Self { piece, start, end, is_silent: record.is_silent() }
     }
 
     /// Does it begin in the same piece where the one that began with `first` ends?
@@ -43,36 +62,44 @@ impl Held {
 
 impl From<&RecordFrame> for Held {
     fn from(record: &RecordFrame) -> Self {
-        Self::within(record.frame().clone(), 0, record.frame().len())
+        Self::within(record.frame().clone(), 0, record)
     }
 }
 
 /// Lays records side by side, in their order.
 pub(super) fn side_by_side(records: impl IntoIterator<Item = RecordFrame>) -> Vec<Held> {
-    let frames: Vec<Bytes> = records.into_iter().map(|record| record.frame().clone()).collect();
-    let mut held = Vec::with_capacity(frames.len());
-    let mut rest = &frames[..];
+    let records: Vec<RecordFrame> = records.into_iter().collect();
+    let mut held = Vec::with_capacity(records.len());
+    let mut rest = &records[..];
     while !rest.is_empty() {
         let (together, after) = rest.split_at(how_many_fit(rest));
-        let piece = if let [alone] = together { alone.clone() } else { Bytes::from(together.concat()) };
+        let piece = in_one_piece(together);
         let mut start = 0;
-        for frame in together {
-            held.push(Held::within(piece.clone(), start, start + frame.len()));
-            start += frame.len();
+        for record in together {
+            held.push(Held::within(piece.clone(), start, record));
+            start += record.frame().len();
         }
         rest = after;
     }
     held
 }
 
-/// How many of the first frames fit into one piece; one at least.
-fn how_many_fit(frames: &[Bytes]) -> usize {
+fn in_one_piece(records: &[RecordFrame]) -> Bytes {
+    if let [alone] = records {
+        return alone.frame().clone();
+    }
+    let frames: Vec<&[u8]> = records.iter().map(|record| &record.frame()[..]).collect();
+    frames.concat().into()
+}
+
+/// How many of the first records fit into one piece; one at least.
+fn how_many_fit(records: &[RecordFrame]) -> usize {
     let mut bytes = 0;
-    let fits = |frame: &&Bytes| {
-        bytes += frame.len();
+    let fits = |record: &&RecordFrame| {
+        bytes += record.frame().len();
         bytes <= PIECE_BYTES_MAX
     };
-    frames.iter().take_while(fits).count().max(1)
+    records.iter().take_while(fits).count().max(1)
 }
 
 /// What is written to a stream next: runs, in order. The list is used again and again.
@@ -90,17 +117,31 @@ impl Runs {
         Self { slices: Vec::new(), records: Vec::new() }
     }
 
-    /// Adds records that follow each other; returns how many.
-    pub(super) fn extend<'held>(&mut self, held: impl IntoIterator<Item = &'held Held>) -> usize {
+    /// Adds records that follow each other, the first of them at `from`; returns how many.
+    pub(super) fn extend<'held>(
+        &mut self,
+        from: Seq,
+        held: impl IntoIterator<Item = &'held Held>,
+        reader: Reader,
+    ) -> usize {
         let mut held = held.into_iter().peekable();
+        let passes_over = |record: &Held| record.is_silent && reader == Reader::Session;
         let mut added = 0;
         while let Some(first) = held.next() {
-            let (mut end, mut records) = (first.end, 1);
-            while let Some(next) = held.next_if(|next| next.goes_on(first, end)) {
-                end = next.end;
-                records += 1;
+            let mut records = 1;
+            if passes_over(first) {
+                while held.next_if(|next| passes_over(next)).is_some() {
+                    records += 1;
+                }
+                self.slices.push(silent(from.advance(added as u64), records as u64));
+            } else {
+                let mut end = first.end;
+                while let Some(next) = held.next_if(|next| !passes_over(next) && next.goes_on(first, end)) {
+                    end = next.end;
+                    records += 1;
+                }
+                self.slices.push(first.piece.slice(first.start as usize..end as usize));
             }
-            self.slices.push(first.piece.slice(first.start as usize..end as usize));
             self.records.push(records);
             added += records;
         }
@@ -141,6 +182,12 @@ impl Runs {
     }
 }
 
+/// What stands for so many silent records.
+fn silent(from: Seq, records: u64) -> Bytes {
+    let silent = wire::Silent { from: from.get(), to: from.advance(records).get() };
+    frame::encode(&wire::Delivery { body: Some(wire::delivery::Body::Silent(silent)) })
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -157,8 +204,12 @@ mod tests {
 
     fn runs_of(held: &[Held]) -> Runs {
         let mut runs = Runs::new();
-        assert_eq!(runs.extend(held), held.len());
+        assert_eq!(runs.extend(Seq::FIRST, held, Reader::Session), held.len());
         runs
+    }
+
+    fn silent_record(number: u64) -> RecordFrame {
+        RecordFrame::encode(&wire::Record { seq: number, silent: true, ..Default::default() })
     }
 
     #[test]
@@ -173,6 +224,23 @@ mod tests {
         let mut held = side_by_side((0..5).map(|number| record(number, 128)));
         held[2] = Held::from(&record(2, 0));
         assert_eq!(runs_of(&held).records, [2, 1, 2]);
+    }
+
+    #[test]
+    fn silent_records_are_their_places_for_a_session_and_whole_for_a_node() {
+        let frames: Vec<_> = [record(3, 9), silent_record(4), silent_record(5), record(6, 9)].to_vec();
+        // The second of the silent ones came later.
+        let mut held = side_by_side(frames[..2].iter().cloned());
+        held.extend(side_by_side(frames[2..].iter().cloned()));
+        let from = Seq::new(3).unwrap();
+        let mut runs = Runs::new();
+        runs.extend(from, &held, Reader::Session);
+        let places = silent(from.next(), 2);
+        assert_eq!(runs.bytes(), [&frames[0].frame()[..], &places, frames[3].frame()].concat());
+        assert_eq!(runs.records, [1, 2, 1]);
+        runs.clear();
+        runs.extend(from, &held, Reader::Node);
+        assert_eq!(runs.bytes(), frames.iter().flat_map(|frame| frame.frame().to_vec()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::{
 use bytes::Bytes;
 use shoal_protocol::UserId;
 
+use super::runs::Reader;
+#[cfg(test)]
+use crate::config::AccessLimits;
 use crate::{coordination::NodeName, pace::Pace};
 
 /// One session's bell: which of its cursors are due. The list is bounded by the cursors, since a
@@ -47,6 +50,14 @@ impl Signal {
         Self { whose, connection: Some(connection), state: Mutex::default() }
     }
 
+    /// The bell of another node that is sent no datagrams.
+    #[cfg(test)]
+    pub(super) fn of_absent_node() -> Self {
+        let pace = Pace::new(&AccessLimits::default().into(), AccessLimits::signal_rate);
+        let whose = Whose::Node(Box::new((NodeName("away".into()), pace)));
+        Self { whose, connection: None, state: Mutex::default() }
+    }
+
     /// The bell of a session on `connection`.
     #[must_use]
     pub fn over(user: UserId, connection: quinn::Connection) -> Self {
@@ -59,6 +70,14 @@ impl Signal {
         match &self.whose {
             Whose::User(user) => Some(user),
             Whose::Node(_) => None,
+        }
+    }
+
+    /// How it is given records.
+    pub(super) fn reader(&self) -> Reader {
+        match &self.whose {
+            Whose::User(_) => Reader::Session,
+            Whose::Node(_) => Reader::Node,
         }
     }
 

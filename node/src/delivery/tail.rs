@@ -1,6 +1,10 @@
 //! One tail for each group on a node, shared by every session here that follows it.
+//!
+//! A silent record rings nodes, but no session: these come to it with the next record that is not,
+//! or when they are rung for what waits, which is before it could leave the window.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroU64,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -12,7 +16,7 @@ use shoal_protocol::{GroupId, Place, RecordFrame, Seq, TailWindow, UserId, Windo
 
 use super::{
     budget::WindowBudget,
-    runs::{Held, Runs, side_by_side},
+    runs::{Held, Reader, Runs, side_by_side},
     signal::Signal,
 };
 
@@ -69,10 +73,19 @@ impl Attached {
 #[derive(Debug)]
 struct State {
     window: TailWindow<Held>,
+    /// What sessions have not been rung for.
+    unrung: Unrung,
     attached: Vec<Option<Attached>>,
     free: Vec<u32>,
-    /// So many of the attached are other nodes'.
-    nodes: usize,
+    /// Those of the attached that are other nodes'.
+    nodes: Vec<u32>,
+}
+
+/// Silent records for which no session was rung.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unrung {
+    records: usize,
+    bytes: usize,
 }
 
 /// The latest records of one group on this node, and who is to be told of the next.
@@ -81,6 +94,8 @@ struct State {
 #[derive(Debug)]
 pub struct Tail {
     group: GroupId,
+    /// What may wait for a ring: half of what the window holds.
+    unrung_max: WindowLimits,
     redactions: AtomicU64,
     budget: Arc<WindowBudget>,
     state: RwLock<State>,
@@ -90,9 +105,16 @@ impl Tail {
     /// A tail at which nothing has come yet, whose window counts against `budget`.
     #[must_use]
     pub fn new(group: GroupId, tail: Seq, limits: WindowLimits, budget: Arc<WindowBudget>) -> Self {
-        let window = TailWindow::new(tail, limits);
-        let state = RwLock::new(State { window, attached: Vec::new(), free: Vec::new(), nodes: 0 });
-        Self { group, redactions: AtomicU64::new(0), budget, state }
+        let unrung_max =
+            WindowLimits { records_max: limits.records_max / 2, bytes_max: limits.bytes_max / 2 };
+        let state = RwLock::new(State {
+            window: TailWindow::new(tail, limits),
+            unrung: Unrung::default(),
+            attached: Vec::new(),
+            free: Vec::new(),
+            nodes: Vec::new(),
+        });
+        Self { group, unrung_max, redactions: AtomicU64::new(0), budget, state }
     }
 
     /// Which group.
@@ -118,36 +140,30 @@ impl Tail {
     #[must_use]
     pub fn sessions(&self) -> usize {
         let state = self.read_state();
-        state.attached.len() - state.free.len() - state.nodes
+        state.attached.len() - state.free.len() - state.nodes.len()
     }
 
     /// Attaches a session's cursor number `cursor`, which stands at `watermark`; rings at once if
     /// there is something for it.
     pub fn attach(&self, signal: Arc<Signal>, cursor: u32, watermark: Seq) -> Attachment {
         let mut state = self.write_state();
-        state.nodes += usize::from(signal.user().is_none());
+        let reader = signal.reader();
         let attached = Attached { signal, cursor, rung: AtomicBool::new(false), until: None };
         if watermark != state.window.tail() {
             attached.ring();
         }
-        if let Some(index) = state.free.pop() {
-            state.attached[index as usize] = Some(attached);
-            return Attachment(index);
+        let index = state.put(attached);
+        if reader == Reader::Node {
+            state.nodes.push(index);
         }
-        if state.attached.len() == state.attached.capacity() {
-            // Doubling would leave up to half of it empty, in each of many thousand tails.
-            let more = state.attached.len() / 4 + 4;
-            state.attached.reserve_exact(more);
-        }
-        state.attached.push(Some(attached));
-        Attachment(u32::try_from(state.attached.len() - 1).expect("fewer cursors than 2^32"))
+        Attachment(index)
     }
 
     /// Takes a cursor off.
     pub fn detach(&self, attachment: Attachment) {
         let mut state = self.write_state();
-        if let Some(attached) = state.attached[attachment.0 as usize].take() {
-            state.nodes -= usize::from(attached.signal.user().is_none());
+        if state.attached[attachment.0 as usize].take().is_some() {
+            state.nodes.retain(|index| *index != attachment.0);
             state.free.push(attachment.0);
         }
         if state.free.len() == state.attached.len() {
@@ -176,7 +192,8 @@ impl Tail {
         match state.window.place(watermark) {
             Place::Held => {
                 let wanted = usize::try_from(end.since(watermark)).unwrap_or(usize::MAX);
-                let records = runs.extend(state.window.up_to(watermark, bytes_max).take(wanted));
+                let held = state.window.up_to(watermark, bytes_max).take(wanted);
+                let records = runs.extend(watermark, held, attached.signal.reader());
                 let next = watermark.advance(records as u64);
                 let more = next != tail || until.is_some();
                 if !more {
@@ -199,21 +216,43 @@ impl Tail {
         self.read_state().attached(attachment).until()
     }
 
-    /// Puts durable records at the tail and rings for everybody who had read all before.
-    pub fn append(&self, records: impl IntoIterator<Item = RecordFrame>) {
+    /// Puts durable records at the tail and rings for everybody who had read all before, unless all of
+    /// them are silent. The membership of those who are `gone` ended with the record before the Seq
+    /// beside them: nothing from there on reaches their sessions, who are rung.
+    pub fn append(&self, records: impl IntoIterator<Item = RecordFrame>, gone: &BTreeMap<&str, Seq>) {
         let records = side_by_side(records);
+        let is_silent = records.iter().all(Held::is_silent);
         let mut state = self.write_state();
+        for record in &records {
+            state.unrung.records += 1;
+            state.unrung.bytes += record.len();
+        }
         self.change_window(&mut state, |window| {
             for record in records {
                 let bytes = record.len();
                 window.push(record, bytes);
             }
         });
-        // Whom it rings first may read while it rings the rest.
-        let state = RwLockWriteGuard::downgrade(state);
-        for attached in state.attached.iter().flatten() {
-            attached.ring();
+        state.end_memberships(gone);
+        if is_silent && !state.unrung.is_over(self.unrung_max) {
+            return state.ring_nodes();
         }
+        Self::ring_all(state);
+    }
+
+    /// Rings sessions for the silent records that they were not rung for.
+    pub fn ring_for_silent(&self) {
+        let state = self.write_state();
+        if state.unrung.records > 0 {
+            Self::ring_all(state);
+        }
+    }
+
+    /// Are there records that sessions were not rung for?
+    #[must_use]
+    pub fn has_unrung(&self) -> bool {
+        let state = self.read_state();
+        state.unrung.records > 0 && state.attached.len() - state.free.len() > state.nodes.len()
     }
 
     /// Replaces a record whose payload was recalled. Call it for every recall, wherever the record
@@ -230,24 +269,12 @@ impl Tail {
         self.redactions.load(Ordering::Acquire)
     }
 
-    /// The users' membership ended with the record before `until`: nothing from there on reaches
-    /// their sessions.
-    pub fn end_membership(&self, is_gone: impl Fn(&UserId) -> bool, until: Seq) {
-        let mut state = self.write_state();
-        for attached in state.attached.iter_mut().flatten() {
-            if attached.until.is_none() && attached.signal.user().is_some_and(&is_gone) {
-                attached.until = NonZeroU64::new(until.get());
-                attached.ring();
-            }
-        }
-    }
-
     /// The home is not on this node any more: the nodes that follow it here are to look for it.
     pub fn end_feeds(&self) {
         let mut state = self.write_state();
-        for attached in
-            state.attached.iter_mut().flatten().filter(|attached| attached.signal.user().is_none())
-        {
+        let State { attached, nodes, .. } = &mut *state;
+        for index in nodes {
+            let attached = attached[*index as usize].as_mut().expect("a node that is listed is attached");
             attached.until = NonZeroU64::new(Seq::FIRST.get());
             attached.ring();
         }
@@ -276,6 +303,15 @@ impl Tail {
         self.budget.settle(before, state.window.bytes());
     }
 
+    fn ring_all(mut state: RwLockWriteGuard<'_, State>) {
+        state.unrung = Unrung::default();
+        // Whom it rings first may read while it rings the rest.
+        let state = RwLockWriteGuard::downgrade(state);
+        for attached in state.attached.iter().flatten() {
+            attached.ring();
+        }
+    }
+
     fn read_state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -294,6 +330,44 @@ impl Drop for Tail {
 impl State {
     fn attached(&self, attachment: Attachment) -> &Attached {
         self.attached[attachment.0 as usize].as_ref().expect("a cursor reads while it is attached")
+    }
+
+    fn put(&mut self, attached: Attached) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.attached[index as usize] = Some(attached);
+            return index;
+        }
+        if self.attached.len() == self.attached.capacity() {
+            // Doubling would leave up to half of it empty, in each of many thousand tails.
+            self.attached.reserve_exact(self.attached.len() / 4 + 4);
+        }
+        self.attached.push(Some(attached));
+        u32::try_from(self.attached.len() - 1).expect("fewer cursors than 2^32")
+    }
+
+    fn end_memberships(&mut self, gone: &BTreeMap<&str, Seq>) {
+        if gone.is_empty() {
+            return;
+        }
+        for attached in self.attached.iter_mut().flatten().filter(|attached| attached.until.is_none()) {
+            let user = attached.signal.user().map(UserId::as_str);
+            if let Some(until) = user.and_then(|user| gone.get(user)) {
+                attached.until = NonZeroU64::new(until.get());
+                attached.ring();
+            }
+        }
+    }
+
+    fn ring_nodes(&self) {
+        for index in &self.nodes {
+            self.attached(Attachment(*index)).ring();
+        }
+    }
+}
+
+impl Unrung {
+    fn is_over(self, max: WindowLimits) -> bool {
+        self.records >= max.records_max || self.bytes >= max.bytes_max
     }
 }
 
@@ -325,6 +399,14 @@ mod tests {
         Arc::new(Signal::new(UserId::new(user).unwrap()))
     }
 
+    fn silent(number: u64) -> RecordFrame {
+        RecordFrame::encode(&wire::Record { seq: number, silent: true, ..Default::default() })
+    }
+
+    fn append(tail: &Tail, records: impl IntoIterator<Item = RecordFrame>) {
+        tail.append(records, &BTreeMap::new());
+    }
+
     fn due(signal: &Signal) -> Vec<u32> {
         let mut due = Vec::new();
         signal.take(&mut due);
@@ -341,12 +423,12 @@ mod tests {
         let (tail, ada) = (tail(10), signal("ada"));
         let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
         assert!(due(&ada).is_empty(), "there is nothing yet");
-        tail.append([frame(1)]);
-        tail.append([frame(2), frame(3)]);
+        append(&tail, [frame(1)]);
+        append(&tail, [frame(2), frame(3)]);
         assert_eq!(due(&ada), [7]);
         let turn = tail.read(attachment, seq(1), 1 << 20, &mut Runs::new());
         assert_eq!(turn, TailTurn::Records { next: seq(4), more: false });
-        tail.append([frame(4)]);
+        append(&tail, [frame(4)]);
         assert_eq!(due(&ada), [7], "it read all, so it is rung for the next");
     }
 
@@ -354,15 +436,15 @@ mod tests {
     fn who_has_not_read_all_is_not_rung_and_reads_on() {
         let (tail, ada) = (tail(10), signal("ada"));
         let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
-        tail.append([frame(1), frame(2)]);
+        append(&tail, [frame(1), frame(2)]);
         due(&ada);
         let mut runs = Runs::new();
         let turn = tail.read(attachment, seq(1), 1, &mut runs);
         assert_eq!(turn, TailTurn::Records { next: seq(2), more: true });
-        tail.append([frame(3)]);
+        append(&tail, [frame(3)]);
         assert!(due(&ada).is_empty());
         assert_eq!(tail.read(attachment, seq(4), 1, &mut runs), TailTurn::CaughtUp);
-        tail.append([frame(4)]);
+        append(&tail, [frame(4)]);
         assert_eq!(due(&ada), [7]);
     }
 
@@ -370,7 +452,7 @@ mod tests {
     fn a_cursor_before_the_window_is_sent_to_the_store() {
         let (tail, ada) = (tail(2), signal("ada"));
         let attachment = tail.attach(Arc::clone(&ada), 0, Seq::FIRST);
-        tail.append((1..=5).map(frame));
+        append(&tail, (1..=5).map(frame));
         let read = |watermark| tail.read(attachment, seq(watermark), 100, &mut Runs::new());
         assert_eq!(read(1), TailTurn::Behind { until: seq(4) });
         tail.sleep();
@@ -383,9 +465,8 @@ mod tests {
         let (tail, ada, bob) = (tail(10), signal("ada"), signal("bob"));
         let of_ada = tail.attach(Arc::clone(&ada), 0, Seq::FIRST);
         let of_bob = tail.attach(Arc::clone(&bob), 0, Seq::FIRST);
-        tail.append((1..=3).map(frame));
-        tail.end_membership(|user: &UserId| user.as_str() == "ada", seq(3));
-        tail.append([frame(4)]);
+        append(&tail, [frame(1)]);
+        tail.append((2..=4).map(frame), &BTreeMap::from([("ada", seq(3))]));
         let mut runs = Runs::new();
         let turn = tail.read(of_ada, seq(1), 1 << 20, &mut runs);
         assert_eq!((turn, runs.bytes()), (TailTurn::Records { next: seq(3), more: true }, bytes(1..=2)));
@@ -396,13 +477,71 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_session_hears_of_the_end_of_its_membership() {
+    fn who_is_gone_hears_of_it_though_nobody_hears_of_the_record() {
+        let (tail, ada, bob) = (tail(10), signal("ada"), signal("bob"));
+        let of_ada = tail.attach(Arc::clone(&ada), 3, Seq::FIRST);
+        tail.attach(Arc::clone(&bob), 4, Seq::FIRST);
+        tail.append([silent(1)], &BTreeMap::from([("ada", seq(2))]));
+        assert_eq!((due(&ada), due(&bob)), (vec![3], vec![]));
+        let turn = tail.read(of_ada, Seq::FIRST, 100, &mut Runs::new());
+        assert_eq!(turn, TailTurn::Records { next: seq(2), more: true });
+        assert_eq!(tail.until(of_ada), Some(seq(2)));
+        assert_eq!(tail.read(of_ada, seq(2), 100, &mut Runs::new()), TailTurn::Ended);
+    }
+
+    #[test]
+    fn silent_records_come_along_with_the_next_that_is_not() {
+        let (tail, ada) = (tail(100), signal("ada"));
+        let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
+        append(&tail, [silent(1), silent(2)]);
+        assert!(due(&ada).is_empty());
+        assert!(tail.has_unrung());
+        append(&tail, [silent(3), frame(4)]);
+        assert_eq!(due(&ada), [7]);
+        assert!(!tail.has_unrung());
+        let turn = tail.read(attachment, seq(1), 1 << 20, &mut Runs::new());
+        assert_eq!(turn, TailTurn::Records { next: seq(5), more: false });
+        append(&tail, [silent(5)]);
+        assert!(due(&ada).is_empty());
+        append(&tail, [frame(6)]);
+        assert_eq!(due(&ada), [7], "it had not read the silent one, and is rung all the same");
+    }
+
+    #[test]
+    fn silent_records_that_nothing_comes_along_for_are_rung_for_once() {
+        let (tail, ada) = (tail(100), signal("ada"));
+        let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
+        tail.ring_for_silent();
+        assert!(due(&ada).is_empty(), "there is nothing");
+        append(&tail, [silent(1)]);
+        tail.ring_for_silent();
+        tail.ring_for_silent();
+        assert_eq!(due(&ada), [7]);
+        tail.read(attachment, seq(1), 100, &mut Runs::new());
+        tail.ring_for_silent();
+        assert!(due(&ada).is_empty());
+    }
+
+    #[test]
+    fn silent_records_are_rung_for_before_they_leave_the_window() {
         let (tail, ada) = (tail(10), signal("ada"));
-        let attachment = tail.attach(Arc::clone(&ada), 3, Seq::FIRST);
-        tail.end_membership(|_| true, Seq::FIRST);
-        assert_eq!(due(&ada), [3]);
-        assert_eq!(tail.until(attachment), Some(Seq::FIRST));
-        assert_eq!(tail.read(attachment, Seq::FIRST, 100, &mut Runs::new()), TailTurn::Ended);
+        let attachment = tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
+        append(&tail, (1..=4).map(silent));
+        assert!(due(&ada).is_empty());
+        append(&tail, [silent(5)]);
+        assert_eq!(due(&ada), [7]);
+        let turn = tail.read(attachment, seq(1), 1 << 20, &mut Runs::new());
+        assert_eq!(turn, TailTurn::Records { next: seq(6), more: false });
+    }
+
+    #[test]
+    fn a_node_is_rung_for_every_record_and_a_session_that_comes_for_what_it_lacks() {
+        let (tail, node, ada) = (tail(100), Arc::new(Signal::of_absent_node()), signal("ada"));
+        tail.attach(Arc::clone(&node), 1, Seq::FIRST);
+        append(&tail, [silent(1)]);
+        assert_eq!(due(&node), [1]);
+        tail.attach(Arc::clone(&ada), 7, Seq::FIRST);
+        assert_eq!(due(&ada), [7]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod owning;
 mod planning;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::{Future, pending},
     pin::pin,
     sync::Arc,
@@ -72,6 +72,10 @@ enum Done {
     },
 }
 
+/// How long silent records wait before sessions are rung for them: as long as clients wait from one
+/// heartbeat to the next.
+const SILENT_WAIT: Duration = Duration::from_secs(5);
+
 /// A cursor that is to be attached.
 type Waiting = (Follow, oneshot::Sender<Result<Followed, Refusal>>);
 
@@ -116,6 +120,8 @@ pub(super) struct Worker {
     errands: FuturesUnordered<BoxFuture<'static, ()>>,
     follows: Vec<Waiting>,
     is_telling: bool,
+    /// When sessions are to be rung for silent records.
+    ring_at: Option<Instant>,
     used: Instant,
 }
 
@@ -151,6 +157,7 @@ impl Worker {
             errands: FuturesUnordered::new(),
             follows: Vec::new(),
             is_telling: false,
+            ring_at: None,
             used: Instant::now(),
         }
     }
@@ -170,6 +177,7 @@ impl Worker {
                 fed = following::next(&mut self.following) => self.handle_fed(fed).await,
                 page = loading::next(&mut self.loading) => self.take_page(page),
                 () = tick(tick_at) => self.tick(),
+                () = tick(self.ring_at) => self.ring_for_silent(),
                 () = self.astray.due(), if has_room && !self.astray.is_empty() => self.send_again().await,
                 input = self.inputs.recv(), if has_room => match input {
                     Some(input) => self.take(input).await,
@@ -487,15 +495,18 @@ impl Worker {
             }
         }
         let Some(tail) = &self.tail else { return };
-        for entry in &entries {
-            if let Some(changes) = entry.fold.members() {
-                let gone = gone(changes);
-                if !gone.is_empty() {
-                    tail.end_membership(|user| gone.contains(&user.as_str()), entry.seq.next());
-                }
-            }
+        tail.append(entries.iter().map(|entry| entry.frame.clone()), &gone(&entries));
+        if tail.has_unrung() {
+            self.ring_at.get_or_insert_with(|| Instant::now() + SILENT_WAIT);
         }
-        tail.append(entries.into_iter().map(|entry| entry.frame));
+    }
+
+    /// What is silent has waited for company for long enough.
+    fn ring_for_silent(&mut self) {
+        self.ring_at = None;
+        if let Some(tail) = &self.tail {
+            tail.ring_for_silent();
+        }
     }
 
     /// Tells members what concerns them, if something that is durable is untold.
@@ -544,6 +555,7 @@ impl Worker {
         if !self.groups.forget(self.group, &self.inputs) {
             return false;
         }
+        self.ring_for_silent();
         if let Some(tail) = &self.tail {
             tail.sleep();
         }
@@ -577,8 +589,16 @@ fn judged(publish: Publish, opinion: Opinion) -> Judged<Reply> {
     Judged { publish, opinion, reply }
 }
 
-fn gone(changes: &wire::MemberChanges) -> BTreeSet<&str> {
+/// Who is no member any more after these records, and the Seq after the one that says so first.
+fn gone(entries: &[Entry]) -> BTreeMap<&str, Seq> {
     let is_gone =
         |change: &&wire::MemberChange| matches!(change.kind(), Kind::Left | Kind::Removed | Kind::Banned);
-    changes.changes.iter().filter(is_gone).map(|change| change.user.as_str()).collect()
+    let mut gone = BTreeMap::new();
+    for entry in entries {
+        let changes = entry.fold.members().into_iter().flat_map(|changes| &changes.changes);
+        for change in changes.filter(is_gone) {
+            gone.entry(change.user.as_str()).or_insert(entry.seq.next());
+        }
+    }
+    gone
 }

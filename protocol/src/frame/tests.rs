@@ -224,6 +224,14 @@ fn a_delivered_record_is_framed_again_byte_for_byte() {
     assert!(RecordFrame::from_delivery(handoff.encode_to_vec().into()).is_err());
 }
 
+#[test]
+fn a_silent_record_is_known_without_the_rest_of_it() {
+    let body = wire::record::Body::Message(wire::Message { payload: "hi".into(), ..Default::default() });
+    let record = |silent| wire::Record { seq: 7, body: Some(body.clone()), silent, ..Default::default() };
+    assert!(RecordFrame::encode(&record(true)).is_silent());
+    assert!(!RecordFrame::encode(&record(false)).is_silent());
+}
+
 /// What a peer says and does not send takes no memory.
 #[test]
 fn a_promised_body_takes_no_memory_before_it_comes() {

@@ -46,6 +46,8 @@ pub enum Event {
     Followed { app: AppId, group: GroupId, from: Option<Seq> },
     /// The app is told that places up to `to` were never its user's.
     Skipped { app: AppId, group: GroupId, from: Seq, to: Seq },
+    /// The app is told that the group has changed, in place of the records up to `to`.
+    PassedOver { app: AppId, group: GroupId, from: Seq, to: Seq },
     /// The app is given a record.
     Delivered { app: AppId, group: GroupId, record: wire::Record },
     /// Nothing more of this group will come: the app is told why, or wanted it so.

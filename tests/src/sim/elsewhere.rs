@@ -2,6 +2,7 @@
 //! that the judge can be judged.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -87,7 +88,7 @@ async fn bring(mut feed: Feed, tail: Weak<Tail>, to: mpsc::Sender<Vec<RecordFram
             let Some(tail) = tail.upgrade() else { return };
             let wanted = tail.tail();
             if seq(&frame) != Some(wanted) {
-                tail.append([frame]);
+                tail.append([frame], &BTreeMap::new());
                 continue;
             }
             if to.send(vec![frame]).await.is_err() {

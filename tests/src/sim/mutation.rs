@@ -15,6 +15,8 @@ pub enum Mutation {
     CursorsGoBack,
     /// A client accepts what lies above its watermark: a record is missing.
     GapAccepted,
+    /// A client passes over a record as if it were silent.
+    TakenForSilent,
     /// A client gives its app a record twice.
     Doubled,
     /// A client gives its app two records in the wrong order.
@@ -35,13 +37,14 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those that one node is enough for.
-    pub const OF_ONE_NODE: [Self; 11] = [
+    pub const OF_ONE_NODE: [Self; 12] = [
         Self::AcknowledgedEarly,
         Self::UnknownTakenForDone,
         Self::SendersForgotten,
         Self::EpochsStand,
         Self::CursorsGoBack,
         Self::GapAccepted,
+        Self::TakenForSilent,
         Self::Doubled,
         Self::Swapped,
         Self::Renumbered,

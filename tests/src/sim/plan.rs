@@ -104,6 +104,7 @@ fn limits(random: &mut StdRng) -> Limits {
     group.plan_observe_ms = 40 * group.sub_group_max;
     group.plan_retry_ms = 300;
     group.rebalance_ms = 2_000;
+    group.announced_members_max = [0, 3, 1_000][random.random_range(0..3)];
     let access = &mut limits.access;
     access.heartbeat_ms = random.random_range(1_000..4_000);
     access.idle_timeout_ms = random.random_range(6_000..20_000);

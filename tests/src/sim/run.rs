@@ -65,6 +65,8 @@ pub struct Counts {
     pub committed: usize,
     /// Records given to apps.
     pub delivered: usize,
+    /// Silent records that apps passed over.
+    pub silent: usize,
     /// Changes of groups acknowledged.
     pub changed: usize,
     /// Times an app started.
@@ -107,12 +109,23 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { sent, committed, delivered, changed, lives, muted, cuts, merges, rollbacks, struck } =
-            self.counts;
+        let Counts {
+            sent,
+            committed,
+            delivered,
+            silent,
+            changed,
+            lives,
+            muted,
+            cuts,
+            merges,
+            rollbacks,
+            struck,
+        } = self.counts;
         writeln!(
             f,
-            "seed {} ({} nodes): {} findings; {sent} sent, {committed} committed, {delivered} delivered, {muted} muted, \
-             {changed} changes, {cuts} cuts, {merges} merges, {rollbacks} rollbacks, {struck} struck, {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
+            "seed {} ({} nodes): {} findings; {sent} sent, {committed} committed, {delivered} delivered, {silent} silent, \
+             {muted} muted, {changed} changes, {cuts} cuts, {merges} merges, {rollbacks} rollbacks, {struck} struck, {lives} lives in {:.1} s ({:.1} s of this machine's), trace {:016x}",
             self.seed,
             self.nodes,
             self.findings.count(),
@@ -217,6 +230,9 @@ fn count(events: &[(Duration, Event)], holdings: &Holdings) -> Counts {
             Event::Settled { outcome: Outcome::Committed(_), .. } => counts.committed += 1,
             Event::Settled { outcome: Outcome::Refused(Code::Muted), .. } => counts.muted += 1,
             Event::Delivered { .. } => counts.delivered += 1,
+            Event::PassedOver { from, to, .. } => {
+                counts.silent += usize::try_from(to.since(*from)).unwrap_or(usize::MAX);
+            }
             Event::Changed { .. } => counts.changed += 1,
             Event::Life { .. } => counts.lives += 1,
             _ => {}

@@ -259,8 +259,10 @@ pub(crate) fn user(name: &str) -> UserId {
 pub(crate) async fn hear(follow: &mut Follow) -> (u64, String) {
     loop {
         let next = timeout(PATIENCE, follow.next()).await.expect("a message comes");
-        let Some(Ok(Delivered::Record(record))) = next else { panic!("no record: {next:?}") };
-        if let Some(Body::Message(message)) = record.body {
+        let Some(Ok(delivered)) = next else { panic!("no record: {next:?}") };
+        if let Delivered::Record(record) = delivered
+            && let Some(Body::Message(message)) = record.body
+        {
             return (record.seq, String::from_utf8(message.payload.to_vec()).unwrap());
         }
     }

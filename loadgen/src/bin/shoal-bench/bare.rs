@@ -80,7 +80,13 @@ impl Log {
         let author =
             wire::Author { user: "bench-publisher-0".into(), device: 1, incarnation: 1 << 60, number: seq };
         let body = Some(wire::record::Body::Message(message));
-        let record = wire::Record { seq, time_ms: 1_790_000_000_000, author: Some(author), body };
+        let record = wire::Record {
+            seq,
+            time_ms: 1_790_000_000_000,
+            author: Some(author),
+            body,
+            ..Default::default()
+        };
         RecordFrame::encode(&record).frame().clone()
     }
 

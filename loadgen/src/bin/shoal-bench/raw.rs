@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -230,13 +231,13 @@ async fn count_stream(stream: RecvStream, progress: &Progress) -> Result<()> {
     let open: wire::DeliveryOpen = frames.message().await?;
     let mut next = open.from;
     while let Some(body) = frames.next().await? {
-        let seq = seq_of(&body).context("a delivery without a record")?;
-        if seq != next {
+        let places = places_of(&body).context("a delivery without a record")?;
+        if places.start != next {
             progress.faults.fetch_add(1, Ordering::Relaxed);
         }
-        next = seq.saturating_add(1);
+        next = places.end;
         progress.next.store(next, Ordering::Relaxed);
-        progress.records.fetch_add(1, Ordering::Relaxed);
+        progress.records.fetch_add(places.end.saturating_sub(places.start), Ordering::Relaxed);
         if let Some(arrivals) = &progress.arrivals {
             arrivals.send_replace(Arrival { next, at: Instant::now() });
         }
@@ -256,6 +257,17 @@ async fn keep_alive(mut send: SendStream, mut recv: Frames, every: Duration) {
                 if send.write_chunk(frame).await.is_err() { return }
             }
         }
+    }
+}
+
+/// The places of the records that a delivery is, or stands for.
+fn places_of(delivery: &Bytes) -> Option<Range<u64>> {
+    if let Some(seq) = seq_of(delivery) {
+        return Some(seq..seq.saturating_add(1));
+    }
+    match frame::decode::<wire::Delivery>(delivery.clone()).ok()?.body? {
+        wire::delivery::Body::Silent(silent) => Some(silent.from..silent.to),
+        _ => None,
     }
 }
 
@@ -298,7 +310,7 @@ mod tests {
         for seq in [1, 127, 128, 300, u64::MAX] {
             let message = wire::Message { payload: vec![7; 300].into(), ..Default::default() };
             let body = Some(wire::record::Body::Message(message));
-            let encoded = RecordFrame::encode(&wire::Record { seq, time_ms: 5, author: None, body });
+            let encoded = RecordFrame::encode(&wire::Record { seq, time_ms: 5, body, ..Default::default() });
             let mut buffer = FrameBuffer::new(FRAME_BYTES_MAX);
             buffer.push(encoded.frame().clone());
             assert_eq!(seq_of(&buffer.next_frame().unwrap().unwrap()), Some(seq));

@@ -1,6 +1,7 @@
 //! Over real connections, on one thread.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, UdpSocket},
     time::Duration,
 };
@@ -54,7 +55,7 @@ impl Connected {
         let window = WindowLimits { records_max: 8, bytes_max: 1 << 10 };
         let budget = Arc::new(WindowBudget::new(1 << 20));
         let tail = Arc::new(Tail::new(GroupId::named(group), Seq::FIRST, window, budget));
-        tail.append([record(group)]);
+        tail.append([record(group)], &BTreeMap::new());
         let number = deliveries.reserve();
         let attachment = tail.attach(signal, number, Seq::FIRST);
         deliveries.put(number, tail, attachment, Seq::FIRST);

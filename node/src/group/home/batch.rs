@@ -124,8 +124,22 @@ impl<R> Batch<R> {
         body: wire::record::Body,
         now_ms: u64,
     ) -> Seq {
+        self.put(wire::Record { time_ms: now_ms, author, body: Some(body), ..wire::Record::default() })
+    }
+
+    /// The same, for one that members need not see.
+    pub(super) fn push_silent(
+        &mut self,
+        author: Option<wire::Author>,
+        body: wire::record::Body,
+        now_ms: u64,
+    ) -> Seq {
+        self.put(wire::Record { time_ms: now_ms, author, body: Some(body), silent: true, seq: 0 })
+    }
+
+    fn put(&mut self, mut record: wire::Record) -> Seq {
         let seq = self.end();
-        let record = wire::Record { seq: seq.get(), time_ms: now_ms, author, body: Some(body) };
+        record.seq = seq.get();
         let frame = RecordFrame::encode(&record);
         self.bytes += frame.frame().len();
         self.entries.push(Entry { seq, frame, fold: Fold::of(record.body) });

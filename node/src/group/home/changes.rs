@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use shoal_protocol::{Code, Refusal, Seq, UserId, wire};
-use wire::record::Body;
+use wire::{member_change::Kind, record::Body};
 
 use super::{Effect, Home};
 use crate::{
@@ -131,7 +131,20 @@ impl<R> Home<R> {
             }
         }
         self.state_changed = true;
-        let author = wire::Author { user: actor.user.to_string(), ..wire::Author::default() };
-        self.gathering.push(Some(author), body, now.wall_ms)
+        let author = Some(wire::Author { user: actor.user.to_string(), ..wire::Author::default() });
+        if self.is_silent(&body) {
+            self.gathering.push_silent(author, body, now.wall_ms)
+        } else {
+            self.gathering.push(author, body, now.wall_ms)
+        }
+    }
+
+    /// Is it no more than that some come and go, in a group too large for each of them to hear of each?
+    fn is_silent(&self, body: &Body) -> bool {
+        let comes_or_goes = |change: &wire::MemberChange| {
+            matches!(change.kind(), Kind::Joined | Kind::Added | Kind::Left | Kind::Removed)
+        };
+        let Body::Members(members) = body else { return false };
+        self.state.members > self.limits.announced_members_max && members.changes.iter().all(comes_or_goes)
     }
 }

@@ -317,7 +317,7 @@ impl<R> Home<R> {
         if let Some(layout) = layout {
             self.state.layout = Some(Box::new(layout.clone()));
             self.state_changed = true;
-            self.gathering.push(None, Body::Layout(layout), now.wall_ms);
+            self.gathering.push_silent(None, Body::Layout(layout), now.wall_ms);
         }
     }
 

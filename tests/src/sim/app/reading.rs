@@ -143,6 +143,9 @@ impl Reader {
         match delivered {
             Delivered::Record(record) => self.take_record(record),
             Delivered::Skipped { from, to } => self.app.tell(Event::Skipped { app, group, from, to }),
+            Delivered::GroupChanged { from, to } => {
+                self.app.tell(Event::PassedOver { app, group, from, to });
+            }
             _ => {}
         }
         self.app.position(group, Some(watermark));
@@ -156,6 +159,10 @@ impl Reader {
         let spoils = |mutation: Option<Mutation>, wanted| mutation == Some(wanted);
         if spoils(mutation, Mutation::GapAccepted) && self.random.random_ratio(1, SPOILT) {
             return;
+        }
+        if spoils(mutation, Mutation::TakenForSilent) && self.random.random_ratio(1, SPOILT) {
+            let (app, group, from) = (self.app.id(), self.group, seq_of(&record));
+            return self.app.tell(Event::PassedOver { app, group, from, to: from.next() });
         }
         if spoils(mutation, Mutation::Swapped) && self.held.is_none() && self.random.random_ratio(1, SPOILT) {
             self.held = Some(record);
@@ -188,4 +195,8 @@ impl Reader {
         self.app.tell(Event::FollowEnded { app, group, code });
         self.app.position(group, None);
     }
+}
+
+fn seq_of(record: &wire::Record) -> Seq {
+    Seq::new(record.seq).expect("no record is at 0")
 }

@@ -45,19 +45,24 @@ pub(super) fn check(case: &Case<'_>, findings: &mut Findings) {
                 }
             }
             Event::Delivered { app, group, record } => {
-                let (Some(reader), Some(holding)) =
-                    (readers.get_mut(&(*app, *group)), case.holdings.groups.get(group))
+                let Some((reader, holding)) =
+                    readers.get_mut(&(*app, *group)).zip(case.holdings.groups.get(group))
                 else {
                     findings.find(|| format!("{app:?} got {} of {group}, unasked", record.seq));
                     continue;
                 };
-                let at_reader = At { app: *app, group: *group, user: case.user(*app), holding };
-                if case.cast.sessions_move && at_reader.is_own_join(seq_of(record)) {
-                    // The next node knows them as the member that they are again.
-                    reader.departed = None;
-                }
-                at_reader.take(reader, record, findings);
-                reader.is_live = true;
+                let at = At { app: *app, group: *group, user: case.user(*app), holding };
+                at.take(reader, record, case.cast.sessions_move, findings);
+            }
+            Event::PassedOver { app, group, from, to } => {
+                let Some((reader, holding)) =
+                    readers.get_mut(&(*app, *group)).zip(case.holdings.groups.get(group))
+                else {
+                    findings.find(|| format!("{app:?} passed over {from} of {group}, unasked"));
+                    continue;
+                };
+                let at = At { app: *app, group: *group, user: case.user(*app), holding };
+                at.pass_over(reader, (*from, *to), case.cast.sessions_move, findings);
             }
             Event::Skipped { app, group, from, to } => {
                 let at = case.holdings.groups.get(group).zip(readers.get_mut(&(*app, *group)));
@@ -90,7 +95,12 @@ impl Reader {
     /// Who has all there is, and a session, is given their own departure too. Who is behind is
     /// not: after the departure nothing more need reach them.
     fn appended(&mut self, holding: &Holding, from: Seq, count: u64, user: &UserId) {
-        if !self.is_live || self.wants.is_none_or(|wants| wants < from) {
+        let has_all = |wants: Seq| {
+            // What is silent may wait, and comes with the departure.
+            let mut before = (0..from.since(wants)).map(|nth| wants.advance(nth));
+            before.all(|seq| holding.at(seq).is_some_and(|record| record.silent))
+        };
+        if !self.is_live || !self.wants.is_some_and(has_all) {
             return;
         }
         let departs = |seq: &Seq| holding.at(*seq).is_some_and(|record| moves(record, user) == Some(false));
@@ -106,9 +116,53 @@ struct At<'run> {
 }
 
 impl At<'_> {
-    fn take(&self, reader: &mut Reader, record: &wire::Record, findings: &mut Findings) {
+    fn take(&self, reader: &mut Reader, record: &wire::Record, sessions_move: bool, findings: &mut Findings) {
         let Self { app, group, .. } = self;
         let seq = seq_of(record);
+        self.step(reader, seq, sessions_move, findings);
+        match self.holding.at(seq) {
+            None => findings.find(|| format!("{app:?} got {seq} of {group}, which is not durable")),
+            Some(held) if held.silent => {
+                findings.find(|| format!("{app:?} got {seq} of {group}, which is silent"));
+            }
+            Some(held) if !is_same(held, record) => {
+                findings.find(|| format!("{app:?} got {record:?} of {group}, others {held:?}"));
+            }
+            Some(_) => {}
+        }
+        if moves(record, self.user) == Some(false) {
+            reader.departed = Some(seq);
+        }
+    }
+
+    /// What is silent is had by its place.
+    fn pass_over(
+        &self,
+        reader: &mut Reader,
+        (from, to): (Seq, Seq),
+        sessions_move: bool,
+        findings: &mut Findings,
+    ) {
+        let Self { app, group, .. } = self;
+        for seq in (0..to.since(from)).map(|nth| from.advance(nth)) {
+            self.step(reader, seq, sessions_move, findings);
+            let Some(held) = self.holding.at(seq) else {
+                return findings
+                    .find(|| format!("{app:?} passed over {seq} of {group}, which is not durable"));
+            };
+            if !held.silent {
+                findings.find(|| format!("{app:?} passed over {seq} of {group}, which is not silent"));
+            }
+            if moves(held, self.user) == Some(false) {
+                reader.departed = Some(seq);
+            }
+        }
+    }
+
+    /// The reader comes to the record at `seq`, which is to be the next, and of a time when its user is a
+    /// member.
+    fn step(&self, reader: &mut Reader, seq: Seq, sessions_move: bool, findings: &mut Findings) {
+        let Self { app, group, .. } = self;
         match reader.wants {
             Some(wanted) if wanted != seq => {
                 findings.find(|| format!("{app:?} got {seq} of {group}, and wanted {wanted}"));
@@ -118,20 +172,14 @@ impl At<'_> {
             }
             _ => {}
         }
+        if sessions_move && self.is_own_join(seq) {
+            // The next node knows them as the member that they are again.
+            reader.departed = None;
+        }
         if let Some(departed) = reader.departed {
             findings.find(|| format!("{app:?} got {seq} of {group}, but left it at {departed}"));
         }
-        match self.holding.at(seq) {
-            None => findings.find(|| format!("{app:?} got {seq} of {group}, which is not durable")),
-            Some(held) if !is_same(held, record) => {
-                findings.find(|| format!("{app:?} got {record:?} of {group}, others {held:?}"));
-            }
-            Some(_) => {}
-        }
-        reader.wants = Some(seq.next());
-        if moves(record, self.user) == Some(false) {
-            reader.departed = Some(seq);
-        }
+        (reader.wants, reader.is_live) = (Some(seq.next()), true);
     }
 
     fn end(&self, reader: &Reader, findings: &mut Findings) {

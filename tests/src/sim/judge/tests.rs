@@ -36,6 +36,7 @@ fn message(at: u64, app: AppId, id: u64) -> wire::Record {
         time_ms: 5,
         author: Some(wire::Author { user: user(app).to_string(), ..Default::default() }),
         body: Some(Body::Message(wire::Message { payload, ..Default::default() })),
+        ..Default::default()
     }
 }
 
@@ -286,6 +287,46 @@ fn who_joins_again_skips_to_the_new_join_and_nowhere_else() {
     run.publish(1);
     run.tell(Event::Skipped { app: BOB, group: group(), from: seq(4), to: seq(5) });
     run.assert_found("skipped 4 to 5");
+}
+
+#[test]
+fn silent_records_are_passed_over_in_their_place_and_no_others() {
+    let told = |from, to| Event::PassedOver { app: BOB, group: group(), from: seq(from), to: seq(to) };
+    let run_with_two = || {
+        let mut run = Run::new();
+        for at in [3, 4] {
+            run.write(wire::Record { silent: true, ..change(at, ANN, Kind::RoleChanged) });
+        }
+        run
+    };
+    let mut run = run_with_two();
+    run.tell(told(3, 5));
+    run.publish(1);
+    assert_eq!(run.findings(), [""; 0]);
+    run.tell(told(5, 6));
+    run.assert_found("passed over 5 ");
+    let mut run = run_with_two();
+    run.tell(told(4, 5));
+    run.assert_found("and wanted 3");
+    let mut run = run_with_two();
+    run.deliver(3);
+    run.assert_found("which is silent");
+    let mut run = run_with_two();
+    run.tell(told(3, 5));
+    run.publish(1);
+    run.events.pop();
+    run.tell(told(5, 6));
+    run.assert_found("which is not silent");
+}
+
+#[test]
+fn a_silent_removal_of_ones_own_is_the_last() {
+    let mut run = Run::new();
+    run.write(wire::Record { silent: true, ..change(3, BOB, Kind::Removed) });
+    run.tell(Event::PassedOver { app: BOB, group: group(), from: seq(3), to: seq(4) });
+    assert_eq!(run.findings(), [""; 0]);
+    run.publish(1);
+    run.assert_found("but left it at 3");
 }
 
 #[test]

@@ -10,7 +10,8 @@ use super::{Disturbance, Host, ms};
 const SUB_GROUPS: (&str, RangeInclusive<u64>) = ("limits.group.sub_group_max", 1..=16);
 
 /// Others, and what they may be: little, but enough to go on with.
-const OTHERS: [(&str, RangeInclusive<u64>); 14] = [
+const OTHERS: [(&str, RangeInclusive<u64>); 15] = [
+    ("limits.group.announced_members_max", 0..=20),
     ("limits.group.member_rate_per_second", 1..=50),
     ("limits.group.member_burst", 1..=50),
     ("limits.group.payload_bytes_max", 300..=4096),

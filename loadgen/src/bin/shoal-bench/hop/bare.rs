@@ -101,6 +101,12 @@ pub(super) fn record(payload_bytes: usize) -> Bytes {
     let author =
         wire::Author { user: "bench-sender-10".into(), device: 1, incarnation: 1 << 60, number: 100_000 };
     let body = Some(wire::record::Body::Message(message));
-    let record = wire::Record { seq: 1_000_000, time_ms: 1_790_000_000_000, author: Some(author), body };
+    let record = wire::Record {
+        seq: 1_000_000,
+        time_ms: 1_790_000_000_000,
+        author: Some(author),
+        body,
+        ..Default::default()
+    };
     RecordFrame::encode(&record).frame().clone()
 }
