@@ -307,8 +307,8 @@ fn check_request(request: &wire::Request) -> Result<(), Code> {
                 _ => Ok(()),
             }
         }
-        Body::Layout(get) => group(&get.group),
-        Body::Plans(get) if !get.after.is_empty() => group(&get.after),
+        Body::Layout(get) => group(&get.group).map(drop),
+        Body::Plans(get) if !get.after.is_empty() => group(&get.after).map(drop),
         Body::Groups(_)
         | Body::Plans(_)
         | Body::Incarnation(_)
