@@ -12,8 +12,13 @@ use super::{Config, CoordinationConfig, Limits, load::entries};
 use crate::{coordination::Roles, store::postgres};
 
 /// Keys whose value may be 0.
-const ZERO_ALLOWED: [&str; 4] =
-    ["drain_grace_ms", "drain_max_ms", "worker_threads", "limits.group.plans_max"];
+const ZERO_ALLOWED: [&str; 5] = [
+    "drain_grace_ms",
+    "drain_max_ms",
+    "worker_threads",
+    "limits.group.plans_max",
+    "limits.group.announced_members_max",
+];
 
 /// The longest that a step of a plan is observed.
 const OBSERVE_MAX_MS: u64 = 300_000;

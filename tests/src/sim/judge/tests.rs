@@ -295,7 +295,7 @@ fn silent_records_are_passed_over_in_their_place_and_no_others() {
     let run_with_two = || {
         let mut run = Run::new();
         for at in [3, 4] {
-            run.write(wire::Record { silent: true, ..change(at, ANN, Kind::RoleChanged) });
+            run.write(wire::Record { silent: true, ..change(at, ANN, Kind::Unmuted) });
         }
         run
     };
