@@ -1,7 +1,8 @@
 //! A curve: how many members a group has, and how much they say, at each moment of a run.
 //!
 //! Pure. It is a line through points. What everybody gets of it is bounded: the more members there are,
-//! the fewer messages a second, and the fewer changes of membership, for each goes to all of them.
+//! the fewer messages a second, for each goes to all of them; and the fewer changes of membership, as
+//! long as these do.
 
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const GRAIN: Duration = Duration::from_millis(5);
 /// Records that a change of membership makes at most: one joins by itself and others are added, one
 /// leaves and others are removed.
 const RECORDS_PER_CHANGE: f64 = 4.0;
+/// Members of a group who are each told of every change, as nodes have it by themselves; where they are
+/// more, none is.
+const ANNOUNCED_MEMBERS_MAX: f64 = 1_000.0;
 /// The shortest time between two changes.
 const CHANGE_EVERY_MIN: Duration = Duration::from_millis(500);
 
@@ -118,7 +122,8 @@ impl Curve {
     /// How long to gather those who come and go before the next change of membership.
     #[must_use]
     pub fn change_every(&self, at: Duration) -> Duration {
-        let deliveries = RECORDS_PER_CHANGE * self.between(at, |point| point.members);
+        let told = self.between(at, |point| point.members).min(ANNOUNCED_MEMBERS_MAX);
+        let deliveries = RECORDS_PER_CHANGE * told;
         Duration::from_secs_f64(deliveries / self.deliveries_per_second_max).max(CHANGE_EVERY_MIN)
     }
 
@@ -200,7 +205,8 @@ mod tests {
     fn the_more_members_the_fewer_messages_and_changes() {
         let curve = Curve::grow(10, 20_000, s(100), s(10), None).at_most(50.0, 20_000.0);
         assert_eq!([0, 100].map(|at| curve.messages_per_second(s(at))), [50.0, 1.0]);
-        assert_eq!([0, 100].map(|at| curve.change_every(s(at))), [CHANGE_EVERY_MIN, s(4)]);
+        let curve = curve.at_most(50.0, 2_000.0);
+        assert_eq!([0, 5, 100].map(|at| curve.change_every(s(at))), [CHANGE_EVERY_MIN, s(2), s(2)]);
     }
 
     #[test]

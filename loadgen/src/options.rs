@@ -71,7 +71,7 @@ pub struct Options {
 /// One group that changes its size while it talks.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Bounds {
-    /// Deliveries of messages a second at most, and as many of members coming and going: the more members there are, the fewer messages
+    /// Deliveries of messages a second at most, and as many of members coming and going while they are few: the more members there are, the fewer messages
     #[arg(long, value_name = "D", default_value_t = 20_000.0, value_parser = positive)]
     pub deliveries: f64,
     /// How many in a hundred members are replaced by others in a minute, beside the curve
