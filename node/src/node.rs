@@ -189,6 +189,7 @@ impl Node {
             fed: self.metrics.fed.get(),
             placement: self.acts_by().map_or(0, |version| *version.borrow()),
             is_draining: self.access.is_draining(),
+            complaints: None,
         }
     }
 

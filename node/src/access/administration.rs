@@ -126,6 +126,7 @@ fn alone(shared: &Shared) -> wire::Cluster {
         roles: Roles::ALL,
         region: String::new(),
         capacity: 1,
+        started_ms: 0,
         load,
     };
     wire::Cluster {

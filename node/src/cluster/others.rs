@@ -217,7 +217,7 @@ pub(crate) fn describe(
     partitions: usize,
 ) -> wire::ClusterNode {
     use wire::cluster_node::State;
-    let load = node.load;
+    let load = &node.load;
     let is_empty = load.is_draining && load.sessions == 0 && partitions == 0;
     let state = match (is_alive, is_wished_drained) {
         (false, _) => State::Gone,
@@ -256,6 +256,7 @@ fn gone(name: &NodeName) -> NodeRecord {
         roles: Roles { access: false, group: false, coordination: false },
         region: String::new(),
         capacity: 0,
+        started_ms: 0,
         load: Default::default(),
     }
 }

@@ -42,6 +42,7 @@ mod tests {
             roles: Roles::ALL,
             region: region.into(),
             capacity,
+            started_ms: 0,
             load: Load { sessions, ..Load::default() },
         }
     }

@@ -12,6 +12,7 @@ pub(super) async fn all<C: Coordination, F: Future<Output = C>>(fresh: impl Fn()
     a_node_that_comes_back_replaces_itself(&fresh().await).await;
     one_node_leads_and_the_next_one_when_it_goes(&fresh().await).await;
     a_leader_that_is_replaced_leads_no_more(&fresh().await).await;
+    a_leader_that_is_deposed_leads_no_more_and_another_may(&fresh().await).await;
     placement_changes_only_from_the_version_named(&fresh().await).await;
     of_two_placements_from_one_version_one_is_written(&fresh().await).await;
     of_two_swaps_from_one_version_one_wins(&fresh().await).await;
@@ -30,6 +31,7 @@ pub(super) fn node(name: &str) -> NodeRecord {
         roles: Roles::ALL,
         region: "here".into(),
         capacity: 1,
+        started_ms: 0,
         load: Load::default(),
     }
 }
@@ -64,7 +66,7 @@ async fn nodes_come_and_go(coordination: &impl Coordination) {
     let b = coordination.register(node("b")).await.unwrap();
     until(&mut nodes, |nodes| nodes.len() == 2).await;
     let load = Load { sessions: 3, groups: 2, committed: 1, ..Load::default() };
-    a.report(load);
+    a.report(load.clone());
     until(&mut nodes, |nodes| nodes[&NodeName("a".into())].load == load).await;
     drop(b);
     until(&mut nodes, |nodes| nodes.keys().map(|name| name.0.as_str()).eq(["a"])).await;
@@ -79,7 +81,7 @@ async fn a_node_that_comes_back_replaces_itself(coordination: &impl Coordination
     before.report(Load { sessions: 9, ..Load::default() });
     drop(before);
     let load = Load { sessions: 1, ..Load::default() };
-    after.report(load);
+    after.report(load.clone());
     until(&mut nodes, |nodes| {
         nodes.get(&NodeName("a".into())).is_some_and(|node| node.region == "there" && node.load == load)
     })
@@ -142,6 +144,21 @@ async fn a_leader_that_is_replaced_leads_no_more(coordination: &impl Coordinatio
     assert_eq!(coordination.place(&first, 0, over(&["b"])).await.unwrap(), Err(Refused::Deposed));
     assert!(timeout(Duration::from_millis(50), before.lead()).await.is_err(), "the old one never again");
     assert_eq!(coordination.place(&second, 0, over(&["a"])).await.unwrap(), Ok(1));
+}
+
+async fn a_leader_that_is_deposed_leads_no_more_and_another_may(coordination: &impl Coordination) {
+    let (a, b) =
+        (coordination.register(node("a")).await.unwrap(), coordination.register(node("b")).await.unwrap());
+    let first = a.lead().await;
+    let waiting = b.lead();
+    tokio::pin!(waiting);
+    assert!(timeout(Duration::from_millis(50), &mut waiting).await.is_err(), "one leads");
+    coordination.depose(&first).await.unwrap();
+    assert_eq!(coordination.place(&first, 0, over(&["a"])).await.unwrap(), Err(Refused::Deposed));
+    let second = timeout(Duration::from_secs(10), waiting).await.expect("the other leads");
+    assert!(second.node.0 == "b" && second.term > first.term, "{second:?} after {first:?}");
+    coordination.depose(&first).await.unwrap();
+    assert_eq!(coordination.place(&second, 0, over(&["b"])).await.unwrap(), Ok(1), "it is not meant");
 }
 
 async fn of_two_swaps_from_one_version_one_wins(coordination: &impl Coordination) {

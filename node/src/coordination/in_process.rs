@@ -147,6 +147,11 @@ impl Coordination for InProcess {
         self.ask(|answer| Command::Place { leadership, expected, placement, answer }).await
     }
 
+    async fn depose(&self, leadership: &Leadership) -> Result<(), CoordinationError> {
+        self.living().depose(|leader| leader == leadership);
+        Ok(())
+    }
+
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError> {
         let key = checked(key)?;
         self.ask(|answer| Command::Read { key, answer }).await
@@ -174,7 +179,7 @@ impl Living {
         let standing = watch::Sender::default();
         if let Some(before) = self.standings.insert(node.name.clone(), standing.clone()) {
             before.send_replace(Standing::Lost);
-            self.depose(&node.name);
+            self.depose(|leader| leader.node == node.name);
         }
         self.nodes.send_modify(|nodes| drop(Arc::make_mut(nodes).insert(node.name.clone(), node)));
         standing
@@ -182,7 +187,7 @@ impl Living {
 
     fn leave(&mut self, name: &NodeName) {
         self.standings.remove(name);
-        self.depose(name);
+        self.depose(|leader| leader.node == *name);
         self.nodes.send_modify(|nodes| drop(Arc::make_mut(nodes).remove(name)));
     }
 
@@ -194,9 +199,8 @@ impl Living {
         self.leader.borrow().clone().filter(|leader| leader.node == *node)
     }
 
-    fn depose(&self, name: &NodeName) {
-        let is_theirs = |leader: &Leadership| leader.node == *name;
-        self.leader.send_if_modified(|leader| leader.take_if(|leader| is_theirs(leader)).is_some());
+    fn depose(&self, is_over: impl Fn(&Leadership) -> bool) {
+        self.leader.send_if_modified(|leader| leader.take_if(|leader| is_over(leader)).is_some());
     }
 }
 
@@ -219,6 +223,10 @@ impl Lease {
 
 #[async_trait]
 impl Registration for Lease {
+    fn node(&self) -> &NodeName {
+        &self.name
+    }
+
     fn report(&self, load: Load) {
         self.while_held(|living| {
             living.nodes.send_modify(|nodes| {

@@ -3,7 +3,8 @@
 //! Every node with the role may run this; the one that is elected decides, and each of its decisions is
 //! written only if it still leads and nobody has decided before it.
 //!
-//! What a dead node has left is given away at once. What moves between living ones, because a node has
+//! What a dead node has left is given away at once, and so is what a slow one has, which the store's fence
+//! makes safe: who is slow is not waited for. What moves between living ones, because a node has
 //! joined or is to be emptied, moves one partition at a time: the next one once both its nodes act by
 //! the step before, so that no more than one partition's groups change their home at the same moment.
 
@@ -24,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Coordination, CoordinationError, Drains, Leadership, Move, NodeName, NodeRecord, Nodes, Placed,
-    Placement, Refused, Registration, Standing,
+    Placement, Refused, Registration, Slow, Standing, candidate, slow,
 };
 
 /// How long the leader waits after coordination did not answer.
@@ -48,7 +49,7 @@ pub async fn run(
         let ended = tokio::select! {
             biased;
             Ok(()) = term.standing.changed() => Ended::Lapsed,
-            leadership = registration.lead() => term.serve(&leadership).await,
+            leadership = candidate::elected(coordination, registration) => term.serve(&leadership).await,
         };
         match ended {
             Ended::Deposed => info!("this node leads no more"),
@@ -84,15 +85,16 @@ fn moves(placement: &Placement, nodes: &Nodes, capacities: &Capacities) -> Vec<M
     if capacities.values().any(|capacity| *capacity > 0) {
         return placement.balance(capacities);
     }
-    let mut moves = placement.balance(&self::capacities(nodes, &BTreeSet::new()));
+    let undiminished = |node: &NodeName| Some((node.clone(), nodes.get(node)?.capacity));
+    let mut moves = placement.balance(&capacities.keys().filter_map(undiminished).collect());
     moves.retain(|step| step.from.is_none());
     moves
 }
 
-/// One that is to be emptied carries nothing more.
-fn capacities(nodes: &Nodes, draining: &BTreeSet<NodeName>) -> Capacities {
+/// One that is to be emptied carries nothing more; one that is slow is as good as gone.
+fn capacities(nodes: &Nodes, draining: &BTreeSet<NodeName>, slow: &Slow) -> Capacities {
     let capacity = |node: &NodeRecord| if draining.contains(&node.name) { 0 } else { node.capacity };
-    let carrying = nodes.values().filter(|node| node.roles.group);
+    let carrying = nodes.values().filter(|node| node.roles.group && !slow.contains_key(&node.name));
     carrying.map(|node| (node.name.clone(), capacity(node))).collect()
 }
 
@@ -122,7 +124,8 @@ impl Term<'_> {
         let mut decided: Option<Capacities> = None;
         loop {
             let living = Arc::clone(&nodes.borrow_and_update());
-            let capacities = capacities(&living, &drains.names());
+            let draining = drains.names();
+            let capacities = capacities(&living, &draining, &slow(&living, &draining));
             // Most changes are reports of load.
             if decided.as_ref() != Some(&capacities) {
                 let step = first_step(moves(&placed.placement, &living, &capacities), &living);
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
     use crate::{
         coordination::{
-            InProcess, Load, Roles,
+            Complaints, InProcess, Load, Roles,
             conformance::{act, node, over, until},
             drains,
         },
@@ -233,6 +236,10 @@ mod tests {
 
     #[async_trait]
     impl Registration for Wavering {
+        fn node(&self) -> &NodeName {
+            self.registration.node()
+        }
+
         fn report(&self, load: Load) {
             self.registration.report(load);
         }
@@ -362,6 +369,24 @@ mod tests {
         until(&mut placement, |placed| is_over(placed, &["c", "d"])).await;
         drains::end(&coordination, &b).await.unwrap();
         until(&mut placement, |placed| is_over(placed, &["b", "c", "d"])).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_slow_is_emptied_at_once_and_filled_again_one_by_one_when_it_is_well() {
+        let coordination = coordination().await;
+        let mut placement = coordination.placement();
+        let a = coordination.register(node("a")).await.unwrap();
+        let _standing = lead(&coordination, coordination.register(node("b")).await.unwrap());
+        until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;
+        let slow = NodeName("a".into());
+        let complaints = Complaints { of: BTreeMap::from([(slow.clone(), 1)]), store_since_ms: None };
+        let version = placement.borrow_and_update().version;
+        a.report(Load { placement: version, complaints: Some(complaints), ..Load::default() });
+        timeout(SETTLE_MAX / 2, placement.changed()).await.expect("nobody waits for it").unwrap();
+        assert_eq!((placement.borrow().version, placement.borrow().placement.held(&slow)), (version + 1, 0));
+        a.report(Load { placement: version, complaints: Some(Complaints::default()), ..Load::default() });
+        until(&mut placement, |placed| placed.placement.held(&slow) == 1).await;
+        assert_eq!(placement.borrow().version, version + 2);
     }
 
     #[tokio::test]

@@ -8,6 +8,10 @@ mod placement;
 
 pub mod drains;
 
+mod slow;
+
+mod candidate;
+
 pub mod leader;
 
 mod in_process;
@@ -28,6 +32,7 @@ pub use drains::Drains;
 pub use etcd::{Etcd, EtcdDriver, EtcdOptions, EtcdTls};
 pub use in_process::{InProcess, Writer};
 pub use placement::{Move, PARTITIONS, Partition, Placement};
+pub use slow::{Complaints, Slow, Verdict, slow};
 
 use crate::store::Setting;
 
@@ -56,6 +61,10 @@ pub struct NodeRecord {
     pub region: String,
     /// How much it can carry, as a share of what all nodes carry together.
     pub capacity: u32,
+    /// When it started, in milliseconds since 1970, by its own clock: what was found of it before that
+    /// holds no more.
+    #[serde(default)]
+    pub started_ms: u64,
     /// How much it carries.
     pub load: Load,
 }
@@ -101,8 +110,8 @@ fn said_by_nobody_before() -> bool {
     true
 }
 
-/// How much a node carries, and how far it is with what was decided about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How much a node carries, how far it is with what was decided about it, and what it finds of others.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Load {
     /// Sessions open.
@@ -123,6 +132,8 @@ pub struct Load {
     pub placement: u64,
     /// It lets its sessions go and takes no new ones.
     pub is_draining: bool,
+    /// Who is slow; nothing before it has looked.
+    pub complaints: Option<Complaints>,
 }
 
 /// The nodes that live, by name.
@@ -219,6 +230,10 @@ pub trait Coordination: Send + Sync + 'static {
         placement: Placement,
     ) -> Result<Result<u64, Refused>, CoordinationError>;
 
+    /// Ends a leadership, whoever's it is, unless it has ended already: nothing is placed by it any more,
+    /// and whoever waits to lead may. After an error it may have ended.
+    async fn depose(&self, leadership: &Leadership) -> Result<(), CoordinationError>;
+
     /// A setting with its version, which starts at 1.
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError>;
 
@@ -242,6 +257,9 @@ pub trait Coordination: Send + Sync + 'static {
 /// A node's place among the living. Dropping it gives the lease back, and the leadership with it.
 #[async_trait]
 pub trait Registration: Send + Sync {
+    /// Whose it is.
+    fn node(&self) -> &NodeName;
+
     /// Says how much the node carries now.
     fn report(&self, load: Load);
 

@@ -223,6 +223,11 @@ impl Coordination for Coordinated {
         Ok(placed)
     }
 
+    async fn depose(&self, leadership: &Leadership) -> Result<(), CoordinationError> {
+        self.way.reach().await?.depose(leadership);
+        Ok(())
+    }
+
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError> {
         let setting = self.way.reach().await?.settings(key).remove(key);
         Ok(setting)

@@ -11,6 +11,7 @@ use std::{
 
 use quinn::{AsyncUdpSocket, TokioRuntime};
 use shoal_node::{
+    clock::Clock,
     config::{Config, Loaded},
     coordination::{Coordination, Load, NodeName, NodeRecord, Registration, Roles, leader},
     node::{ClusterParts, Node, Parts},
@@ -240,6 +241,7 @@ impl NodeHost {
             roles: Roles::ALL,
             region: "here".into(),
             capacity: 1,
+            started_ms: self.scene.clock.now_ms(),
             load: Load::default(),
         };
         loop {

@@ -53,6 +53,10 @@ impl Coordination for Deceived {
         self.truth.place(leadership, expected, placement).await
     }
 
+    async fn depose(&self, leadership: &Leadership) -> Result<(), CoordinationError> {
+        self.truth.depose(leadership).await
+    }
+
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError> {
         self.truth.setting(key).await
     }

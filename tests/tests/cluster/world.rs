@@ -161,6 +161,7 @@ impl World {
             roles,
             region: "here".into(),
             capacity: 1,
+            started_ms: SystemClock.now_ms(),
             load: Load::default(),
         };
         let registration = self.coordination.register(record).await.unwrap().into();

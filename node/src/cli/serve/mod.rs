@@ -14,7 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use quinn::{Runtime, TokioRuntime};
 use shoal_node::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     config::{Config, Loaded, LogFormat, Origin, Override},
     coordination::{Coordination, Load, NodeName, NodeRecord},
     node::{ClusterParts, Node, Parts},
@@ -215,6 +215,7 @@ fn record(config: &Config, folder: &Folder, sockets: &Sockets, addresses: Vec<St
         region: config.region.clone(),
         capacity: std::thread::available_parallelism()
             .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
+        started_ms: SystemClock.now_ms(),
         load: Load::default(),
     }
 }

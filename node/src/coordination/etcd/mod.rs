@@ -158,7 +158,7 @@ impl Etcd {
 #[async_trait]
 impl Coordination for Etcd {
     async fn register(&self, node: NodeRecord) -> Result<Box<dyn Registration>, CoordinationError> {
-        let (load, reported) = watch::channel(node.load);
+        let (load, reported) = watch::channel(node.load.clone());
         let (name, key) = (node.name.clone(), self.keys.node(&node.name));
         let keeper = Keeper::register(&self.client, key, node, self.lease, reported).await?;
         let election = Election {
@@ -211,6 +211,12 @@ impl Coordination for Etcd {
         let named =
             nodes.iter().zip(left).filter_map(|(node, left)| Some((NodeName(name(&node.key)), left?)));
         Ok(named.collect())
+    }
+
+    async fn depose(&self, leadership: &Leadership) -> Result<(), CoordinationError> {
+        let leader = self.keys.leader();
+        let is_still = vec![created_in(&leader, signed(leadership.term))];
+        self.swap(is_still, delete(&leader), &[]).await.map(drop)
     }
 
     async fn setting(&self, key: &str) -> Result<Option<Setting>, CoordinationError> {

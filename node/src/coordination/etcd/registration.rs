@@ -20,7 +20,7 @@ use super::{
     client::{Client, said},
     election::Election,
 };
-use crate::coordination::{Leadership, Load, NodeRecord, Registration, Standing};
+use crate::coordination::{Leadership, Load, NodeName, NodeRecord, Registration, Standing};
 
 /// The lease is prolonged no more seldom than this.
 const BEAT_MAX: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl Keeper {
         let lasting = Duration::from_secs(granted.ttl.unsigned_abs());
         let keeper = Self {
             client: client.within(lasting / 3),
-            told: record.load,
+            told: record.load.clone(),
             told_at: asked,
             key,
             record,
@@ -78,7 +78,7 @@ impl Keeper {
             load,
             standing: watch::Sender::default(),
         };
-        let success = vec![keeper.put(keeper.told)];
+        let success = vec![keeper.put(&keeper.told)];
         let written = client.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
         if let Some(before) = written.read(0).filter(|before| before.lease != keeper.lease) {
             keeper.end(before.lease).await;
@@ -142,15 +142,15 @@ impl Keeper {
     /// Writes the record where it is not there or says another load; where it is another's, this
     /// registration is lost.
     async fn record(&mut self) -> Result<Standing, Status> {
-        let mut load = *self.load.borrow();
+        let mut load = self.load.borrow().clone();
         let is_urgent = load.placement != self.told.placement;
         if !is_urgent && self.told_at.elapsed() < REPORT {
-            load = self.told;
+            load = self.told.clone();
         }
-        let report = if load == self.told { Vec::new() } else { vec![self.put(load)] };
+        let report = if load == self.told { Vec::new() } else { vec![self.put(&load)] };
         let create = TxnRequest {
             compare: vec![created_in(&self.key, 0)],
-            success: vec![self.put(load)],
+            success: vec![self.put(&load)],
             failure: vec![get(&self.key)],
         };
         let request = TxnRequest {
@@ -194,8 +194,8 @@ impl Keeper {
         }
     }
 
-    fn put(&self, load: Load) -> RequestOp {
-        let record = NodeRecord { load, ..self.record.clone() };
+    fn put(&self, load: &Load) -> RequestOp {
+        let record = NodeRecord { load: load.clone(), ..self.record.clone() };
         let value = serde_json::to_vec(&record).expect("a node's record is JSON");
         put(&self.key, Bytes::from(value), self.lease)
     }
@@ -213,6 +213,10 @@ impl Registered {
 
 #[async_trait]
 impl Registration for Registered {
+    fn node(&self) -> &NodeName {
+        &self.election.node
+    }
+
     fn report(&self, load: Load) {
         self.load.send_replace(load);
     }

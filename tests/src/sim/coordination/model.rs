@@ -111,6 +111,11 @@ impl Model {
         self.leader.as_ref().filter(|(by, _)| *by == id).map(|(_, leadership)| leadership.clone())
     }
 
+    /// Ends a leadership, if it is this one.
+    pub(super) fn depose(&mut self, leadership: &Leadership) {
+        self.leader.take_if(|(_, leader)| leader == leadership);
+    }
+
     pub(super) fn place(
         &mut self,
         leadership: &Leadership,
@@ -193,6 +198,7 @@ mod tests {
             roles: Roles::ALL,
             region: String::new(),
             capacity: 1,
+            started_ms: 0,
             load: Load::default(),
         }
     }

@@ -6,7 +6,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use shoal_node::coordination::{CoordinationError, Leadership, Load, NodeRecord, Registration, Standing};
+use shoal_node::coordination::{
+    CoordinationError, Leadership, Load, NodeName, NodeRecord, Registration, Standing,
+};
 use tokio::{
     sync::watch,
     task::{JoinHandle, spawn_local},
@@ -22,6 +24,7 @@ const RETRY: Duration = Duration::from_millis(60);
 pub(super) struct Lease {
     way: Way,
     id: LeaseId,
+    node: NodeName,
     record: Arc<Mutex<NodeRecord>>,
     standing: watch::Sender<Standing>,
     keeping: JoinHandle<()>,
@@ -30,9 +33,10 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) async fn take(way: &Way, record: NodeRecord) -> Result<Self, CoordinationError> {
         let id = way.reach().await?.register(record.clone());
+        let node = record.name.clone();
         let (record, standing) = (Arc::new(Mutex::new(record)), watch::Sender::default());
         let keeping = spawn_local(keep(way.clone(), id, Arc::clone(&record), standing.clone()));
-        Ok(Self { way: way.clone(), id, record, standing, keeping })
+        Ok(Self { way: way.clone(), id, node, record, standing, keeping })
     }
 }
 
@@ -64,6 +68,10 @@ fn stand(standing: &watch::Sender<Standing>, now: Standing) {
 
 #[async_trait]
 impl Registration for Lease {
+    fn node(&self) -> &NodeName {
+        &self.node
+    }
+
     fn report(&self, load: Load) {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).load = load;
     }

@@ -78,7 +78,7 @@ async fn a_killed_etcd_comes_back_and_everything_goes_on() {
     one.compare_and_swap("k", 1, Some("after".into())).await.unwrap().unwrap();
     until(&mut watched, |settings| settings["k"].value == "after").await;
     let load = Load { sessions: 1, ..Load::default() };
-    registered.report(load);
+    registered.report(load.clone());
     until(&mut two.nodes(), |nodes| nodes.get(&named("a")).is_some_and(|node| node.load == load)).await;
     let again = timeout(Duration::from_secs(10), registered.lead()).await.expect("it leads");
     one.place(&again, 1, over(&["b"])).await.unwrap().unwrap();
