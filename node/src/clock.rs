@@ -2,13 +2,20 @@
 
 use std::{
     fmt::Debug,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use crate::ops;
 
 /// Tells the time of day.
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;
+
+    /// How long this process has kept processors busy, all of them added up; none where nobody counts.
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The machine's clock.
@@ -19,5 +26,9 @@ impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn processor_time(&self) -> Option<Duration> {
+        ops::processor_time()
     }
 }

@@ -1,6 +1,10 @@
 //! One node among others: it follows the placement, reaches the others, and is reached by them. Whoever
 //! starts it registers it, once it serves.
 
+mod findings;
+
+mod lookout;
+
 mod others;
 
 mod steering;
@@ -16,16 +20,19 @@ use tokio::{
 };
 
 use crate::{
-    config::{AccessLimits, Current},
-    coordination::{Coordination, Move, NodeName, Partition, Placed},
+    clock::Clock,
+    config::{AccessLimits, ClusterLimits, Current},
+    coordination::{Complaints, Coordination, Move, NodeName, Partition, Placed},
     delivery::Pages,
     group::{Elsewhere, Groups},
     node::StartError,
     ops::Metrics,
     peer::{Dialer, Links, PeerTls, Server, ServerParts, endpoint},
     presence::Presence,
+    store::Store,
 };
 
+use lookout::Lookout;
 pub(crate) use others::{Others, describe};
 
 /// How often the store is asked whether another home has written to the groups that have theirs here,
@@ -65,6 +72,7 @@ pub(crate) struct Cluster {
     server: Server,
     tasks: JoinSet<()>,
     acts_by: watch::Receiver<u64>,
+    complaints: watch::Sender<Option<Complaints>>,
     links: Arc<Links>,
     others: Arc<Others>,
 }
@@ -133,11 +141,36 @@ impl Joining {
         let mut tasks = JoinSet::new();
         tasks.spawn(placement.run(parts.coordination.placement()));
         tasks.spawn(look_for_other_homes(groups.clone()));
-        Cluster { server: Server::start(server, endpoint), tasks, acts_by, links, others }
+        let complaints = watch::Sender::default();
+        Cluster { server: Server::start(server, endpoint), tasks, acts_by, complaints, links, others }
     }
 }
 
 impl Cluster {
+    /// Begins to look for nodes that are slow.
+    pub(crate) fn look_out(
+        &mut self,
+        store: &Arc<dyn Store>,
+        clock: &Arc<dyn Clock>,
+        limits: Current<ClusterLimits>,
+        metrics: Arc<Metrics>,
+    ) {
+        let (others, links) = (Arc::clone(&self.others), Arc::clone(&self.links));
+        let (store, clock) = (Arc::clone(store), Arc::clone(clock));
+        let lookout = Lookout { others, links, store, clock, limits, metrics };
+        self.tasks.spawn(lookout.run(self.complaints.clone()));
+    }
+
+    /// Who is slow, as this node has found; nothing before it has looked.
+    pub(crate) fn complaints(&self) -> Option<Complaints> {
+        self.complaints.borrow().clone()
+    }
+
+    /// The other nodes, as coordination knows them.
+    pub(crate) fn others(&self) -> &Others {
+        &self.others
+    }
+
     /// The version of the placement that changed something for this node last and by which it acts.
     pub(crate) fn acts_by(&self) -> watch::Receiver<u64> {
         self.acts_by.clone()

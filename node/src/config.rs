@@ -32,7 +32,7 @@ use crate::coordination::Roles;
 pub use check::Problem;
 pub use current::Current;
 pub use hours::{Hours, NoHours};
-pub use limits::{AccessLimits, GroupLimits, Limits, Rate, StoreLimits, ViewLimits};
+pub use limits::{AccessLimits, ClusterLimits, GroupLimits, Limits, Rate, StoreLimits, ViewLimits};
 pub use live::is_live;
 pub use load::{ConfigError, Loaded, Origin, Override, entries, load};
 pub use overlay::{Effective, Live, NotChanged, change_live, lay_live_over};

@@ -1,22 +1,19 @@
 //! A whole node, put together: whoever starts it gives it sockets, a runtime, a store and a clock.
 
-use std::{convert::Infallible, fmt, future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+mod report;
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{AsyncUdpSocket, Runtime};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use shoal_certs::TokenVerifier;
-use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     access::{Access, AccessParts, Sessions, Transport},
     clock::Clock,
     cluster::{Cluster, Joining},
-    config::{AccessLimits, Current, Limits, ViewLimits},
-    coordination::{Load, Registration},
+    config::{AccessLimits, ClusterLimits, Current, Limits, ViewLimits},
     delivery::Pages,
     group::{Groups, Views},
     ops::Metrics,
@@ -26,9 +23,6 @@ use crate::{
 };
 
 pub use crate::cluster::{ClusterParts, Through};
-
-/// How often a node says how much it carries.
-const PULSE: Duration = Duration::from_secs(1);
 
 /// What a node is made of. The binary takes the machine's; a simulation takes its own.
 pub struct Parts {
@@ -81,6 +75,7 @@ pub struct Node {
     access: Access,
     groups: Groups,
     metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
     limits: Limited,
     cluster: Option<Cluster>,
     /// Finishes what a crash before this start interrupted.
@@ -92,6 +87,7 @@ pub struct Node {
 struct Limited {
     access: Current<AccessLimits>,
     view: Current<ViewLimits>,
+    cluster: Current<ClusterLimits>,
 }
 
 impl Node {
@@ -116,7 +112,12 @@ impl Node {
             limits.group.clone(),
             random.next_u64(),
         );
-        let (access, view) = (Current::from(limits.access), Current::from(limits.view));
+        let limited = Limited {
+            access: limits.access.into(),
+            view: limits.view.into(),
+            cluster: limits.cluster.into(),
+        };
+        let (access, view) = (limited.access.clone(), limited.view.clone());
         let mut joining = None;
         if let Some(cluster) = parts.cluster {
             let reaching = cluster.reach(&parts.name, parts.runtime, &access, &parts.metrics, &mut random);
@@ -129,17 +130,20 @@ impl Node {
         let presence = Presence::new(groups.clone(), here, access.clone());
         let others = joining.as_ref().map(Joining::others);
         let cluster = joining.map(|joining| {
-            joining.join(&groups, &presence, &pages, access.clone(), Arc::clone(&parts.metrics))
+            let metrics = || Arc::clone(&parts.metrics);
+            let mut cluster = joining.join(&groups, &presence, &pages, access.clone(), metrics());
+            cluster.look_out(&store, &clock, limited.cluster.clone(), metrics());
+            cluster
         });
         let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
         let parts = AccessParts {
-            views: Views::new(groups.clone(), view.clone()),
+            views: Views::new(groups.clone(), view),
             groups: groups.clone(),
             store,
             pages,
             tokens: parts.tokens,
-            clock,
-            limits: access.clone(),
+            clock: Arc::clone(&clock),
+            limits: access,
             metrics: Arc::clone(&parts.metrics),
             name: parts.name,
             addresses: parts.addresses,
@@ -150,9 +154,8 @@ impl Node {
             random,
         };
         let metrics = Arc::clone(&parts.metrics);
-        let limits = Limited { access, view };
         let access = Access::start(parts, endpoints);
-        Ok(Self { access, groups, metrics, limits, cluster, recovery })
+        Ok(Self { access, groups, metrics, clock, limits: limited, cluster, recovery })
     }
 
     /// Where it serves, in the order of the sockets it was given.
@@ -168,6 +171,7 @@ impl Node {
         self.groups.set_limits(limits.group.clone());
         self.limits.access.set(limits.access.clone());
         self.limits.view.set(limits.view.clone());
+        self.limits.cluster.set(limits.cluster.clone());
     }
 
     /// How many sessions it has.
@@ -176,51 +180,12 @@ impl Node {
         self.access.sessions()
     }
 
-    /// How much it carries.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        Load {
-            sessions: self.sessions() as u64,
-            groups: self.groups.awake() as u64,
-            committed: self.metrics.committed.get(),
-            received: self.metrics.received.get(),
-            lag_ms: self.metrics.received_lag_ms.get(),
-            lag_records: self.cluster.as_ref().map_or(0, Cluster::behind),
-            fed: self.metrics.fed.get(),
-            placement: self.acts_by().map_or(0, |version| *version.borrow()),
-            is_draining: self.access.is_draining(),
-            complaints: None,
-        }
-    }
-
-    /// Reports how much it carries each second, and at once when it acts by another placement, for
-    /// which the leader waits before it moves more. Never ends.
-    pub async fn report_to(&self, registration: &dyn Registration) -> Infallible {
-        let mut acts_by = self.acts_by();
-        let mut pulse = interval(PULSE);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = changed(&mut acts_by) => {}
-                _ = pulse.tick() => self.metrics.received_lag_ms.turn(),
-            }
-            let load = self.load();
-            self.metrics.received_lag_records.set(i64::try_from(load.lag_records).unwrap_or(i64::MAX));
-            registration.report(load);
-        }
-    }
-
     /// Has the other nodes take over what this one does, as `shoal drain` would: completes once it has
     /// neither partitions nor sessions. At once where it is alone, or where the others could not.
     pub async fn hand_over(&self) {
         if let Some(cluster) = &self.cluster {
             cluster.hand_over(self.access.emptied()).await;
         }
-    }
-
-    fn acts_by(&self) -> Option<watch::Receiver<u64>> {
-        self.cluster.as_ref().map(Cluster::acts_by)
     }
 
     /// Tells the clients to leave, waits up to `grace` until they have, closes the connections of
@@ -234,16 +199,6 @@ impl Node {
             cluster.leave().await;
         }
     }
-}
-
-/// Waits for what somebody watches to change; for ever where nobody says so any more.
-async fn changed(watched: &mut Option<watch::Receiver<u64>>) {
-    if let Some(watched) = watched
-        && watched.changed().await.is_ok()
-    {
-        return;
-    }
-    pending().await
 }
 
 async fn finish_notices(groups: Groups) {

@@ -130,7 +130,7 @@ fn alone(shared: &Shared) -> wire::Cluster {
         load,
     };
     wire::Cluster {
-        nodes: vec![describe(&node, false, true, PARTITIONS.into())],
+        nodes: vec![describe(&node, false, None, true, PARTITIONS.into())],
         leader: shared.name.clone(),
         partitions: PARTITIONS.into(),
         ..wire::Cluster::default()

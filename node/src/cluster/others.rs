@@ -8,7 +8,8 @@ use tokio::time::{sleep, timeout};
 
 use super::steering;
 use crate::coordination::{
-    Coordination, CoordinationError, Drains, NodeName, NodeRecord, Nodes, PARTITIONS, Roles, drains,
+    self, Coordination, CoordinationError, Drains, NodeName, NodeRecord, Nodes, PARTITIONS, Roles, Slow,
+    Verdict, drains,
 };
 
 /// Other nodes that a client is told of,
@@ -22,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// How long coordination may take to say what leases there are; then it is not told.
 const LEASES_MAX: Duration = Duration::from_secs(1);
 
-/// How often a node that is to be emptied looks whether others take its clients.
+/// How often a node looks whether its clients are to leave, and whether others take them.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How long a node that goes waits until the others have seen it.
@@ -52,9 +53,9 @@ impl Others {
     /// Where other nodes take clients, the one to try first at the front: those of this region before the
     /// rest, each drawn by lot (`chance` in `0.0..1.0`) by how much room it has.
     pub(crate) fn addresses(&self, chance: impl FnMut() -> f64) -> Vec<String> {
-        let nodes = self.nodes();
+        let (nodes, slow) = (self.nodes(), self.slow());
         let region = nodes.get(&self.me).map(|node| node.region.as_str()).unwrap_or_default();
-        let take_clients = nodes.values().filter(|node| self.takes_clients(node));
+        let take_clients = nodes.values().filter(|node| self.takes_clients(node, &slow));
         let ordered = steering::order(take_clients, region, chance);
         let addresses =
             |node: &NodeRecord| node.addresses.iter().take(ADDRESSES_MAX).cloned().collect::<Vec<_>>();
@@ -67,9 +68,8 @@ impl Others {
         let leases = leases.ok().and_then(Result::ok).unwrap_or_default();
         let placed = self.coordination.placement().borrow().clone();
         let leader = self.coordination.leader().borrow().clone();
-        let nodes = self.nodes();
-        let mut drains = self.drains.clone();
-        let (holding, draining) = (placed.placement.nodes().cloned(), drains.names());
+        let (nodes, slow) = (self.nodes(), self.slow());
+        let (holding, draining) = (placed.placement.nodes().cloned(), self.draining());
         let names: BTreeSet<_> = nodes.keys().cloned().chain(holding).chain(draining).collect();
         let node = |name: NodeName| {
             let is_draining = self.drains.contains(&name);
@@ -78,6 +78,7 @@ impl Others {
             let described = describe(
                 nodes.get(&name).unwrap_or(&gone()),
                 is_draining,
+                slow.get(&name),
                 nodes.contains_key(&name),
                 placed.placement.held(&name),
             );
@@ -163,13 +164,14 @@ impl Others {
         }
     }
 
-    /// Waits until clients are to leave this node, or may stay. The wish to empty it does not hold
-    /// against them while no other node takes them.
+    /// Waits until clients are to leave this node, or may stay. That it is to be emptied, or slow, does not
+    /// hold against them while no other node takes them.
     pub(crate) async fn clients_leave(&self, is_so: bool) {
         let mut drains = self.drains.clone();
         loop {
-            let is_wished = drains.names().contains(&self.me);
-            let leave = is_wished && self.nodes().values().any(|node| self.takes_clients(node));
+            let (is_wished, slow) = (drains.names().contains(&self.me), self.slow());
+            let is_to_go = is_wished || slow.contains_key(&self.me);
+            let leave = is_to_go && self.nodes().values().any(|node| self.takes_clients(node, &slow));
             if leave == is_so {
                 return;
             }
@@ -177,16 +179,20 @@ impl Others {
             tokio::select! {
                 biased;
                 true = drains.changed() => {}
-                () = sleep(LOOK), if is_wished => {}
-                else => std::future::pending().await,
+                () = sleep(LOOK) => {}
             }
         }
     }
 
+    /// Who is slow, as this node sees it.
+    pub(crate) fn slow(&self) -> Slow {
+        coordination::slow(&self.nodes(), &self.draining())
+    }
+
     /// Is it another node, and clients may go there?
-    fn takes_clients(&self, node: &NodeRecord) -> bool {
+    fn takes_clients(&self, node: &NodeRecord, slow: &Slow) -> bool {
         let is_leaving = node.load.is_draining || self.drains.contains(&node.name);
-        node.name != self.me && node.roles.access && !is_leaving
+        node.name != self.me && node.roles.access && !is_leaving && !slow.contains_key(&node.name)
     }
 
     /// Whatever a node does, another that stays must be able to do.
@@ -195,7 +201,9 @@ impl Others {
         let nodes = self.nodes();
         let going =
             nodes.get(node).ok_or_else(|| bad(format!("there is no node {} at the moment", node.0)))?;
-        let stays = |other: &&NodeRecord| other.name != *node && !self.drains.contains(&other.name);
+        let slow = self.slow();
+        let goes = |other: &NodeName| self.drains.contains(other) || slow.contains_key(other);
+        let stays = |other: &&NodeRecord| other.name != *node && !goes(&other.name);
         let none = Roles { access: false, group: false, coordination: false };
         let left = nodes.values().filter(stays).fold(none, |left, other| left.or(other.roles));
         if left.covers(going.roles) {
@@ -204,8 +212,18 @@ impl Others {
         Err(bad(format!("no other node that stays has all the roles that {} has", node.0)))
     }
 
-    fn nodes(&self) -> Arc<Nodes> {
+    /// This node.
+    pub(crate) fn me(&self) -> &NodeName {
+        &self.me
+    }
+
+    /// The nodes that live.
+    pub(crate) fn nodes(&self) -> Arc<Nodes> {
         self.coordination.nodes().borrow().clone()
+    }
+
+    fn draining(&self) -> BTreeSet<NodeName> {
+        self.drains.clone().names()
     }
 }
 
@@ -213,6 +231,7 @@ impl Others {
 pub(crate) fn describe(
     node: &NodeRecord,
     is_wished_drained: bool,
+    slow: Option<&Verdict>,
     is_alive: bool,
     partitions: usize,
 ) -> wire::ClusterNode {
@@ -244,6 +263,12 @@ pub(crate) fn describe(
         fed: load.fed,
         lease_ms: None,
         placement: load.placement,
+        sessions_max: load.sessions_max,
+        processor_percent: load.processor_percent,
+        slow_since_ms: slow.map(|verdict| verdict.since_ms),
+        slow_by: slow
+            .map(|verdict| verdict.by.iter().map(|node| node.0.clone()).collect())
+            .unwrap_or_default(),
     }
 }
 

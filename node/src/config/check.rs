@@ -50,6 +50,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
     etcd(&config.coordination, &mut found);
     access(&config.limits, &mut found);
     group(&config.limits, &mut found);
+    cluster(&config.limits, &mut found);
     found
 }
 
@@ -240,6 +241,14 @@ fn group(limits: &Limits, found: &mut Vec<Problem>) {
         "a plan that takes hours is overtaken by its group",
     );
     at_most("limits.group.plan_rate_percent", group.plan_rate_percent.into(), 100, "a plan slows members");
+}
+
+fn cluster(limits: &Limits, found: &mut Vec<Problem>) {
+    let headroom = limits.cluster.headroom_percent;
+    if headroom > 90 {
+        let message = format!("{headroom} hundredths leave no room for work: up to 90 may stay free");
+        found.push(Problem { key: "limits.cluster.headroom_percent".into(), message });
+    }
 }
 
 fn is_host_and_port(address: &str) -> bool {

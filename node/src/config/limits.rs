@@ -20,6 +20,8 @@ pub struct Limits {
     pub store: StoreLimits,
     /// History, members and lists of groups.
     pub view: ViewLimits,
+    /// When a node is slow, and how many nodes there should be.
+    pub cluster: ClusterLimits,
 }
 
 /// Connections, sessions and streams.
@@ -396,5 +398,28 @@ pub struct ViewLimits {
 impl Default for ViewLimits {
     fn default() -> Self {
         Self { history_records_max: 512, history_bytes_max: 512 << 10, members_max: 1_000, groups_max: 200 }
+    }
+}
+
+/// When a node is slow, and how many nodes there should be.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterLimits {
+    /// A node is late that takes longer to answer another, whose timers fire so much later, or to which
+    /// the store takes so long, in milliseconds: far more than a way round the world, and less than
+    /// clients put up with.
+    pub slow_ms: u64,
+    /// Late every time for so long, in milliseconds, a node is slow: it is emptied.
+    pub slow_after_ms: u64,
+    /// In time every time for so long, in milliseconds, a node that was slow takes part again.
+    pub well_after_ms: u64,
+    /// How much of the nodes' sessions and processors is to stay free, in hundredths, by
+    /// `shoal_nodes_desired`.
+    pub headroom_percent: u32,
+}
+
+impl Default for ClusterLimits {
+    fn default() -> Self {
+        Self { slow_ms: 500, slow_after_ms: 3_000, well_after_ms: 30_000, headroom_percent: 30 }
     }
 }

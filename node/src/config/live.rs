@@ -4,7 +4,7 @@
 ///
 /// A setting belongs here only if a running node goes by it: at the next message, request, session or
 /// look that it concerns. What a client is told in its welcome counts for it from its next session.
-const LIVE: [&str; 54] = [
+const LIVE: [&str; 58] = [
     "log",
     "drain_grace_ms",
     "drain_max_ms",
@@ -59,6 +59,10 @@ const LIVE: [&str; 54] = [
     "limits.view.history_bytes_max",
     "limits.view.members_max",
     "limits.view.groups_max",
+    "limits.cluster.slow_ms",
+    "limits.cluster.slow_after_ms",
+    "limits.cluster.well_after_ms",
+    "limits.cluster.headroom_percent",
 ];
 
 /// Read when a node starts: who it is, where it is reached, its engines, the sizes of what is made once

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use documented::DocumentedFields;
 
 use super::{
-    AccessLimits, Config, CoordinationConfig, GroupLimits, Limits, StoreConfig, StoreLimits, ViewLimits,
+    AccessLimits, ClusterLimits, Config, CoordinationConfig, GroupLimits, Limits, StoreConfig, StoreLimits,
+    ViewLimits,
 };
 
 /// The configuration as the file that would make it, each key below what it means.
@@ -42,6 +43,7 @@ fn meanings() -> BTreeMap<String, &'static str> {
     of::<GroupLimits>("limits.group", &mut meanings);
     of::<StoreLimits>("limits.store", &mut meanings);
     of::<ViewLimits>("limits.view", &mut meanings);
+    of::<ClusterLimits>("limits.cluster", &mut meanings);
     meanings
 }
 

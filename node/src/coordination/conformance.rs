@@ -23,7 +23,7 @@ pub(super) async fn all<C: Coordination, F: Future<Output = C>>(fresh: impl Fn()
     what_is_too_large_is_refused(&fresh().await).await;
 }
 
-pub(super) fn node(name: &str) -> NodeRecord {
+pub(crate) fn node(name: &str) -> NodeRecord {
     NodeRecord {
         name: NodeName(name.into()),
         addresses: vec!["127.0.0.1:4433".into()],

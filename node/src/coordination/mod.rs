@@ -12,6 +12,8 @@ mod slow;
 
 mod candidate;
 
+mod desired;
+
 pub mod leader;
 
 mod in_process;
@@ -19,7 +21,7 @@ mod in_process;
 mod etcd;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
@@ -28,6 +30,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use desired::{Desired, needed};
 pub use drains::Drains;
 pub use etcd::{Etcd, EtcdDriver, EtcdOptions, EtcdTls};
 pub use in_process::{InProcess, Writer};
@@ -114,8 +117,12 @@ fn said_by_nobody_before() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Load {
-    /// Sessions open.
+    /// Sessions open,
     pub sessions: u64,
+    /// and how many it takes.
+    pub sessions_max: u64,
+    /// How busy it keeps its processors, in hundredths of all that it has, of late and roughly.
+    pub processor_percent: u32,
     /// Groups awake.
     pub groups: u64,
     /// Messages committed since it started.

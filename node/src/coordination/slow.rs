@@ -186,12 +186,15 @@ mod tests {
         assert_eq!(names(&["gone"]), "ab");
     }
 
+    /// Whom a node calls slow, and its store, where it has looked.
+    type Said = Option<(BTreeMap<usize, u64>, Option<u64>)>;
+
     fn any_nodes() -> impl Strategy<Value = Nodes> {
         let complaints =
             (prop::collection::btree_map(0_usize..7, 1_u64..5, 0..4), prop::option::of(1_u64..5));
         prop::collection::vec(prop::option::of(complaints), 1..7).prop_map(|all| {
             let name = |number: usize| named(&number.to_string());
-            let record = |(number, said): (usize, Option<(BTreeMap<usize, u64>, Option<u64>)>)| {
+            let record = |(number, said): (usize, Said)| {
                 let complaints = said.map(|(of, store_since_ms)| Complaints {
                     of: of.into_iter().map(|(node, since_ms)| (name(node), since_ms)).collect(),
                     store_since_ms,

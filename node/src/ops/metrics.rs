@@ -110,6 +110,16 @@ metrics! {
     /// Watermarks seen above their group's tail: the sequence went back. Look at once.
     watermarks_ahead: Counter = Counter::default(),
 
+    // Cluster.
+    /// Nodes that hold their leases and are emptied because they are slow, as this node sees it.
+    slow_nodes: Gauge = Gauge::default(),
+    /// Milliseconds until another node or the store gave a sign of life, the longest of late.
+    sign_of_life_ms: Peak = Peak::default(),
+    /// Milliseconds by which this node's own timers fired late, the most of late.
+    timers_late_ms: Peak = Peak::default(),
+    /// Nodes that the cluster would like to have; every node says the same, but for moments.
+    nodes_desired: Gauge = Gauge::default(),
+
     // Store.
     /// From a batch's first write to its sync.
     commit_seconds: Histogram = Histogram::seconds(),
@@ -124,6 +134,13 @@ metrics! {
 }
 
 impl Metrics {
+    /// Another second has passed: what was most of late is counted anew.
+    pub(crate) fn turn(&self) {
+        self.received_lag_ms.turn();
+        self.sign_of_life_ms.turn();
+        self.timers_late_ms.turn();
+    }
+
     /// As OpenMetrics text, which Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {

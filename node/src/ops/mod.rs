@@ -11,4 +11,5 @@ mod http;
 pub use http::{Probe, serve};
 pub use instrument::{Counter, Histogram, Peak, RefusalCounter};
 pub use metrics::Metrics;
+pub(crate) use process::processor_time;
 pub use prometheus_client::metrics::gauge::Gauge;

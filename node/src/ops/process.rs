@@ -1,6 +1,9 @@
 //! What the system knows of this process, read when somebody asks.
 
-use std::{fmt, fs, time::SystemTime};
+use std::{
+    fmt, fs,
+    time::{Duration, SystemTime},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -9,7 +12,7 @@ use prometheus_client::{
 };
 
 /// The unit of the times in `/proc/self/stat`, which Linux fixes for all user programs.
-const TICKS_PER_SECOND: f64 = 100.0;
+const TICK_MS: u64 = 10;
 
 /// Memory, processor time, open files and start of this process, under Prometheus' usual names.
 #[derive(Debug)]
@@ -36,8 +39,8 @@ impl Collector for Process {
         gauge("process_start_time_seconds", "Start, seconds since 1970.", Some(self.started_seconds))?;
         gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes())?;
         gauge("process_open_fds", "Open files and sockets.", open_files())?;
-        if let Some(seconds) = processor_seconds() {
-            let counter = ConstCounter::new(seconds);
+        if let Some(time) = processor_time() {
+            let counter = ConstCounter::new(time.as_secs_f64());
             let help = "Processor time, user and system.";
             let kind = counter.metric_type();
             counter.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, kind)?)?;
@@ -53,13 +56,14 @@ fn resident_bytes() -> Option<f64> {
     Some(kib * 1024.0)
 }
 
-fn processor_seconds() -> Option<f64> {
+/// What this process has kept processors busy for, user and system.
+pub(crate) fn processor_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The name of the program, in brackets, may hold spaces. After it: state first, user time 12th.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS_PER_SECOND)
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis(TICK_MS * (user + system)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a scraped figure needs no more than 53 bits")]
@@ -74,7 +78,7 @@ mod tests {
     #[test]
     fn this_process_has_memory_time_and_files() {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000.0));
-        assert!(processor_seconds().is_some_and(|seconds| (0.0..3600.0).contains(&seconds)));
+        assert!(processor_time().is_some_and(|time| time < Duration::from_secs(3_600)));
         assert!(open_files().is_some_and(|files| files >= 3.0));
     }
 }

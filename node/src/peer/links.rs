@@ -71,6 +71,14 @@ impl Links {
         self.lock().values().map(|link| link.behind.load(Relaxed)).max().unwrap_or_default()
     }
 
+    /// Waits until the node has answered something that costs it nothing.
+    ///
+    /// # Errors
+    /// `Busy` where it is not reached, or does not answer in time; else what it refused.
+    pub(crate) async fn sign_of_life(&self, node: &NodeName) -> Result<(), Refusal> {
+        self.ask(node, Asked::SignOfLife(wire::SignOfLife {})).await.map(drop)
+    }
+
     fn begin(&self, node: &NodeName) -> Handle {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (hints, behind) = (Arc::new(Hints::new(&self.dialer.limits)), Arc::default());

@@ -375,6 +375,7 @@ async fn answer(shared: &Shared, request: wire::PeerRequest) -> Result<Answered,
             groups.notify(&user, notice).await?;
             Ok(Answered::Done(wire::Done {}))
         }
+        Some(Asked::SignOfLife(_)) => Ok(Answered::Done(wire::Done {})),
         Some(Asked::Attendance(asked)) => Ok(Answered::Attendance(shared.presence.answer(asked).await?)),
         Some(Asked::Owner(asked)) => {
             let group = group_of(&asked.group)?;
