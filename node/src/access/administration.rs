@@ -30,10 +30,12 @@ pub(super) fn status(shared: &Shared, session: &Session) -> Result<Answer, Refus
 /// All nodes; of a node alone, itself.
 pub(super) async fn cluster(shared: &Shared, session: &Session) -> Result<Answer, Refusal> {
     check(session)?;
-    Ok(Answer::Cluster(match &shared.others {
+    let cluster = match &shared.others {
         Some(others) => others.state().await,
         None => alone(shared),
-    }))
+    };
+    let nodes_desired = u32::try_from(shared.metrics.nodes_desired.get()).unwrap_or_default();
+    Ok(Answer::Cluster(wire::Cluster { nodes_desired, ..cluster }))
 }
 
 /// Wishes a node emptied, or takes the wish back.

@@ -63,7 +63,7 @@ impl Findings {
     pub(super) fn answered(&mut self, whom: &Asked, is_well: bool, now: Duration) -> Duration {
         let Some(subject) = self.others.get_mut(whom) else { return Duration::ZERO };
         let took = now.saturating_sub(subject.asked_at.take().unwrap_or(now));
-        subject.longest = subject.longest.max(if is_well { took } else { Duration::MAX });
+        subject.longest = subject.longest.max(Some(if is_well { took } else { Duration::MAX }));
         took
     }
 
@@ -111,24 +111,29 @@ struct Subject {
     is_there: bool,
     /// Since when an answer is due.
     asked_at: Option<Duration>,
-    /// How long the slowest answer took since the last look.
-    longest: Duration,
+    /// How long the slowest answer took, of those since the last look.
+    longest: Option<Duration>,
     suspicion: Suspicion,
 }
 
 impl Subject {
     fn look(&mut self, now: Duration, patience: Patience) {
-        let waited = self.asked_at.map_or(Duration::ZERO, |asked_at| now.saturating_sub(asked_at));
-        // Who is gone is not late.
-        let is_late = self.is_there && self.longest.max(waited) > patience.late;
-        self.suspicion.see(is_late, now, patience);
-        self.longest = Duration::ZERO;
+        let waited = self.asked_at.map(|asked_at| now.saturating_sub(asked_at));
+        let longest = self.longest.take();
+        let is_late = longest.max(waited) > Some(patience.late);
+        if !self.is_there {
+            // Who is gone is not late.
+            self.suspicion.see(false, now, patience);
+        } else if is_late || longest.is_some() {
+            self.suspicion.see(is_late, now, patience);
+        }
+        // Of a question that is under way nothing can be said yet.
     }
 
     /// Whoever was late in looking cannot tell whether others were.
     fn excuse(&mut self, now: Duration) {
         self.asked_at = self.asked_at.map(|_| now);
-        self.longest = Duration::ZERO;
+        self.longest = None;
     }
 }
 
@@ -261,6 +266,18 @@ mod tests {
             world.findings.answered(&b, false, world.now + ms(2));
         }
         assert_eq!(world.slow(), ["b"]);
+    }
+
+    #[test]
+    fn one_whose_link_is_lost_again_and_again_is_late_each_time() {
+        let mut world = World::new();
+        let b = Asked::Node(named("b"));
+        world.silence(&b);
+        for _ in 0..3 {
+            assert!(world.pass(ms(1_250), ms(0)).is_empty());
+            world.findings.answered(&b, false, world.now + ms(2));
+        }
+        assert_eq!(world.pass(STEP, ms(0)), ["b"]);
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Others {
             term: leader.map(|leader| leader.term).unwrap_or_default(),
             placement: placed.version,
             partitions: PARTITIONS.into(),
+            ..wire::Cluster::default()
         }
     }
 

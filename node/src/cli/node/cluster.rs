@@ -1,5 +1,7 @@
 //! The nodes of a cluster, for people and for programs.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde::Serialize;
 use shoal_protocol::wire;
 use wire::cluster_node::State;
@@ -16,6 +18,8 @@ pub(in crate::cli) struct Cluster {
     /// The version of the placement.
     placement: u64,
     partitions: u32,
+    /// How many nodes it would like to have.
+    nodes_desired: u32,
     pub(in crate::cli) nodes: Vec<Node>,
 }
 
@@ -35,6 +39,10 @@ pub(in crate::cli) struct Node {
     lease_ms: Option<u64>,
     pub(in crate::cli) partitions: u32,
     pub(in crate::cli) sessions: u64,
+    /// How many it takes.
+    sessions_max: u64,
+    /// How busy it keeps its processors, in hundredths of all that it has, of late and roughly.
+    processor_percent: u32,
     groups: u64,
     committed: u64,
     /// Records fed to other nodes, one copy for each that follows.
@@ -47,6 +55,10 @@ pub(in crate::cli) struct Node {
     lag_records: u64,
     /// The version of the placement by which it acts.
     placement: u64,
+    /// It is slow, and emptied for that: since when, in milliseconds since 1970; null where it is not.
+    slow_since_ms: Option<u64>,
+    /// Who says so.
+    slow_by: Vec<String>,
 }
 
 impl Cluster {
@@ -93,7 +105,15 @@ pub(in crate::cli) fn table(cluster: &Cluster) -> String {
     };
     let leads = if cluster.leader.is_some() { "* leads" } else { "nobody leads at the moment" };
     table.add_rows(cluster.nodes.iter().map(row));
-    format!("{table}\n{leads}\n{}\n", copies(&cluster.nodes))
+    let slow: String = cluster.nodes.iter().filter_map(slow).collect();
+    format!("{table}\n{leads}\n{}\n{slow}", copies(&cluster.nodes))
+}
+
+/// A line about one that is slow.
+fn slow(node: &Node) -> Option<String> {
+    let since = UNIX_EPOCH.checked_add(Duration::from_millis(node.slow_since_ms?))?;
+    let (name, since) = (&node.name, humantime::format_rfc3339_seconds(since));
+    Some(format!("{name} is emptied: it is slow since {since}, as said by {}\n", node.slow_by.join(", ")))
 }
 
 fn lease(node: &Node) -> String {
@@ -127,6 +147,7 @@ impl From<wire::Cluster> for Cluster {
             term: cluster.term,
             placement: cluster.placement,
             partitions: cluster.partitions,
+            nodes_desired: cluster.nodes_desired,
             nodes: cluster.nodes.into_iter().map(Node::from).collect(),
         }
     }
@@ -153,6 +174,8 @@ impl From<wire::ClusterNode> for Node {
             capacity: node.capacity,
             partitions: node.partitions,
             sessions: node.sessions,
+            sessions_max: node.sessions_max,
+            processor_percent: node.processor_percent,
             groups: node.groups,
             committed: node.committed,
             fed: node.fed,
@@ -160,6 +183,8 @@ impl From<wire::ClusterNode> for Node {
             lag_ms: node.lag_ms,
             lag_records: node.lag_records,
             placement: node.placement,
+            slow_since_ms: node.slow_since_ms,
+            slow_by: node.slow_by,
         }
     }
 }
@@ -177,6 +202,8 @@ mod tests {
         let home = wire::ClusterNode { committed: 50, fed: 100, ..node("a", State::Up, Some(2_000)) };
         let behind =
             wire::ClusterNode { received: 50, lag_ms: 3, lag_records: 7, ..node("b", State::Up, None) };
+        let slow_by = vec!["a".into(), "c".into()];
+        let behind = wire::ClusterNode { slow_since_ms: Some(1_000), slow_by, ..behind };
         let nodes = vec![home, behind, node("c", State::Gone, None)];
         let cluster = Cluster::from(wire::Cluster { nodes, leader: "a".into(), ..Default::default() });
         let text = table(&cluster);
@@ -188,6 +215,9 @@ mod tests {
             text.contains("100 copies fed to other nodes of 50 records committed: 2.0 of each"),
             "{text}"
         );
+        let slow = "b is emptied: it is slow since 1970-01-01T00:00:01Z, as said by a, c";
+        assert_eq!(text.matches("emptied").count(), 1);
+        assert!(lines.contains(&slow), "{text}");
         let json = serde_json::to_value(&cluster).unwrap();
         assert_eq!(
             (&json["nodes"][0]["lease_ms"], &json["nodes"][2]["lease_ms"]),
