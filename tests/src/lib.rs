@@ -1,8 +1,10 @@
 //! Shoal as a whole, held against what it promises.
 //!
 //! - [`sim`]: a node and its clients on a virtual network and clock, replayed from a seed;
-//! - [`process`]: the binary `shoal` as an operator runs it.
+//! - [`process`]: the binary `shoal` as an operator runs it; [`slowed`]: and gives it hardly any time.
 
 pub mod sim;
 
 pub mod process;
+
+pub mod slowed;

@@ -1,10 +1,15 @@
 //! Three nodes on real etcd and PostgreSQL, six hundred clients, groups of 10, 300 and 2,000: every
-//! kind of node is killed, one is paused for longer than its lease, the engines are restarted. Every
-//! delivery is judged by the load generator.
+//! kind of node is killed, one is paused for longer than its lease, one is slowed a hundred times, the
+//! engines are restarted. Every delivery is judged by the load generator.
 
-use std::{thread::JoinHandle, time::Duration};
+use std::{
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
+use serde_json::Value;
 use shoal_loadgen::{Report, plan::Shape};
+use shoal_tests::slowed::Slowed;
 
 use crate::{
     cluster::{Cluster, pause},
@@ -84,10 +89,61 @@ fn a_node_that_is_paused_for_twice_its_lease_does_no_harm() {
     let load = load(&cluster, 24);
     pause(4);
     cluster.nodes[1].signal("STOP");
-    std::thread::sleep(Duration::from_millis(2 * LEASE_MS as u64));
+    thread::sleep(Duration::from_millis(2 * LEASE_MS as u64));
     cluster.nodes[1].signal("CONT");
     let report = load.join().unwrap();
     assert_all_are_served(&report);
+}
+
+/// What another node shows of this one; nothing where it is gone and has left nothing.
+fn shown(cluster: &Cluster, at: usize) -> Value {
+    let other = &cluster.nodes[(at + 1) % cluster.nodes.len()];
+    let all = other.command(&["node", "list"]);
+    let is_it = |node: &&Value| node["name"] == cluster.nodes[at].name().unwrap();
+    all["nodes"].as_array().unwrap().iter().find(is_it).cloned().unwrap_or_default()
+}
+
+fn partitions(cluster: &Cluster, at: usize) -> u64 {
+    shown(cluster, at)["partitions"].as_u64().unwrap_or_default()
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(90), "in time: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    begun.elapsed()
+}
+
+/// Slows a node of a cluster under load: it is emptied, stays so, and takes part again when it is well.
+fn slow_down(cluster: &Cluster, at: usize) {
+    let load = load(cluster, 25);
+    pause(4);
+    let slowed = Slowed::begin(cluster.nodes[at].pid().unwrap());
+    let took = until("it is emptied", || partitions(cluster, at) == 0);
+    println!("emptied after {took:?}: {}", shown(cluster, at));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let filled = |seconds| {
+        (0..seconds).any(|_| {
+            pause(1);
+            partitions(cluster, at) > 0
+        })
+    };
+    assert!(!filled(8), "it is as slow as before");
+    drop(slowed);
+    let report = load.join().unwrap();
+    assert_all_are_served(&report);
+    assert!(report.kept_lag_ms < LAG_MS, "{report}");
+    println!("filled again {:?} later", until("it takes part again", || partitions(cluster, at) > 0));
+}
+
+/// At times it is too late to prolong its lease, too: whatever it seems, it gets nothing to do.
+#[test]
+fn a_node_that_is_slowed_a_hundred_times_is_emptied_within_ten_seconds() {
+    let cluster = Cluster::start();
+    cluster.settle();
+    slow_down(&cluster, 1);
 }
 
 #[test]
