@@ -23,6 +23,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Nodes with these settings besides (`key=value`).
+    pub(crate) fn with(besides: &[&str]) -> Self {
         let (etcd, postgres) = (Etcd::start(), Postgres::start());
         let settings = [
             format!("coordination.etcd={}", etcd.endpoint()),
@@ -30,7 +35,7 @@ impl Cluster {
             "peer_listen=127.0.0.1:0".to_owned(),
             "drain_grace_ms=2000".to_owned(),
         ];
-        let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+        let settings: Vec<_> = settings.iter().map(String::as_str).chain(besides.iter().copied()).collect();
         let first = Machine::start(&settings);
         let others = [first.start_beside(&settings), first.start_beside(&settings)];
         Self { nodes: [first].into_iter().chain(others).collect(), etcd, postgres }

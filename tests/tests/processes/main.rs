@@ -11,4 +11,6 @@ mod cluster;
 
 mod faults;
 
+mod plans;
+
 mod settings;
