@@ -49,7 +49,7 @@ impl Cluster {
             let cluster = self.nodes[0].command(&["node", "list"]);
             let nodes = cluster["nodes"].as_array().unwrap();
             let has_lease =
-                |node: &serde_json::Value| node["lease_ms"].as_u64().is_some_and(|left| left <= 3_000);
+                |node: &serde_json::Value| node["lease_ms"].as_u64().is_some_and(|left| left <= 20_000);
             let is_spread = nodes.len() == self.nodes.len() && nodes.iter().all(|node| share(node) >= 341);
             if is_spread && nodes.iter().all(has_lease) {
                 println!("settled after {:?}", begun.elapsed());

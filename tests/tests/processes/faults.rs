@@ -146,6 +146,16 @@ fn a_node_that_is_slowed_a_hundred_times_is_emptied_within_ten_seconds() {
     slow_down(&cluster, 1);
 }
 
+/// Its lease never runs out.
+#[test]
+fn a_leader_that_is_slowed_a_hundred_times_is_deposed_and_emptied_within_ten_seconds() {
+    let cluster = Cluster::with(&["coordination.lease_ms=20000"]);
+    cluster.settle();
+    let leader = cluster.nodes[0].command(&["node", "list"])["leader"].clone();
+    let at = cluster.nodes.iter().position(|node| leader == node.name().unwrap()).unwrap();
+    slow_down(&cluster, at);
+}
+
 #[test]
 fn six_hundred_clients_outlive_their_engines() {
     let mut cluster = Cluster::start();
