@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeSet,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use shoal_loadgen::plan::Shape;
+use shoal_loadgen::{Report, plan::Shape};
+use shoal_tests::slowed::Slowed;
 
 use crate::{
     cluster::{Cluster, pause},
@@ -75,15 +76,33 @@ impl Cluster {
     }
 }
 
+/// A plan under load: from now on the group has too many members for one sub-group.
+fn begin(cluster: &Cluster, seconds: u64) -> JoinHandle<Report> {
+    cluster.settle();
+    let mut options = options(&cluster.nodes[0], seconds);
+    (options.shapes, options.rate) = (vec![Shape::new(1, MEMBERS)], 40.0);
+    let load = cluster.load_with(options);
+    drop(cluster.ask(&["config", "set", "limits.group.sub_group_max", "100"]));
+    load
+}
+
+/// Waits until no plan of the group is under way: how it is cut then.
+fn ended(cluster: &Cluster, group: &str) -> Value {
+    let begun = Instant::now();
+    loop {
+        let shown = cluster.plan(group);
+        if shown["plan"].is_null() {
+            return shown;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{shown}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
 #[test]
 fn a_plan_outlives_whoever_dies_at_its_steps() {
     let mut cluster = Cluster::with(&SETTINGS);
-    cluster.settle();
-    let mut options = options(&cluster.nodes[0], 90);
-    (options.shapes, options.rate) = (vec![Shape::new(1, MEMBERS)], 40.0);
-    let load = cluster.load_with(options);
-    // The group has too many members for one sub-group from now on.
-    drop(cluster.ask(&["config", "set", "limits.group.sub_group_max", "100"]));
+    let load = begin(&cluster, 65);
     let strikes = [(0, Victim::NewOwner), (10, Victim::Home), (30, Victim::OldOwner), (100, Victim::Leader)];
     let (mut group, mut numbers) = (String::new(), BTreeSet::new());
     for (percent, victim) in strikes {
@@ -96,15 +115,7 @@ fn a_plan_outlives_whoever_dies_at_its_steps() {
         pause(5);
         cluster.nodes[at].up();
     }
-    let begun = Instant::now();
-    let ended = loop {
-        let shown = cluster.plan(&group);
-        if shown["plan"].is_null() {
-            break shown;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{shown}");
-        thread::sleep(Duration::from_millis(200));
-    };
+    let ended = ended(&cluster, &group);
     println!("plans {numbers:?}; the last has ended: {}", ended["last_plan"]);
     assert!(!load.is_finished(), "all under load");
     let report = load.join().unwrap();
@@ -112,4 +123,33 @@ fn a_plan_outlives_whoever_dies_at_its_steps() {
     let sub_groups = ended["sub_groups"].as_array().unwrap();
     let members: u64 = sub_groups.iter().filter_map(|it| it["report"]["members"].as_u64()).sum();
     assert!(members >= u64::from(MEMBERS), "every member has an owner: {ended}");
+}
+
+/// It lives, and answers late: what has moved to it moves back, and nobody is told.
+#[test]
+fn a_plan_whose_new_owner_is_slowed_rolls_back_by_itself() {
+    // It is the plan that is to find out, and not those who look after nodes.
+    let settings = ["limits.group.plan_delay_max_ms=200", "limits.cluster.slow_after_ms=600000"];
+    let retry = "limits.group.plan_retry_ms=600000";
+    let cluster = Cluster::with(&[SETTINGS[0], settings[0], settings[1], retry]);
+    let load = begin(&cluster, 40);
+    let (group, shown) = cluster.plan_at(10);
+    let at = cluster.victim(Victim::NewOwner, &shown).unwrap();
+    let (slowed, begun) = (Slowed::begin(cluster.nodes[at].pid().unwrap()), Instant::now());
+    let home = cluster.nodes.iter().position(|node| node.name() == shown["home"].as_str()).unwrap();
+    while cluster.nodes[home].metric("shoal_plans_rolled_back_total") == 0.0 {
+        assert!(begun.elapsed() < PATIENCE, "nothing is found out");
+        thread::sleep(Duration::from_millis(50));
+    }
+    println!("rolled back after {:?}", begun.elapsed());
+    drop(slowed);
+    let ended = ended(&cluster, &group);
+    let last = &ended["last_plan"];
+    assert_eq!(last["committed"], false);
+    assert!(last["why"].as_str().unwrap().contains("200 at most"), "{last}");
+    let owners: BTreeSet<_> =
+        ended["sub_groups"].as_array().unwrap().iter().map(|it| it["owner"].as_str()).collect();
+    assert_eq!(owners, BTreeSet::from([shown["home"].as_str()]), "back where they were");
+    assert!(!load.is_finished(), "all under load");
+    assert_nothing_is_lost(&load.join().unwrap());
 }
