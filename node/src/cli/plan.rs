@@ -52,7 +52,8 @@ enum Command {
     Pause(Named),
     /// Let a plan go on that was paused.
     Resume(Named),
-    /// Undo a plan: all members that have moved go back.
+    /// Undo a plan: all members that have moved go back. For a while (`plan_retry_ms`) none begins by
+    /// itself.
     Rollback(Named),
 }
 

@@ -63,7 +63,15 @@ async fn a_plan_goes_from_step_to_step_and_members_talk_all_the_while() {
     }
     assert_eq!(state(&world, group).await, (5, None));
     assert!(layout(&world, group).await.last.unwrap().committed);
-    let again = order(&world, group, Action::Start, 5).await;
+    order(&world, group, Action::Start, 0).await.unwrap();
+    at(&world, group, Some(0)).await;
+    at(&world, group, None).await;
+    assert_eq!(state(&world, group).await, (1, None), "as few members ask for");
+    order(&world, group, Action::Start, 1).await.unwrap();
+    at(&world, group, Some(0)).await;
+    at(&world, group, None).await;
+    assert_eq!(layout(&world, group).await.sub_groups_min, 1, "it is kept, though nothing moves for it");
+    let again = order(&world, group, Action::Start, 1).await;
     assert_eq!((again, layout(&world, group).await.plan), (Ok(()), None), "it is so already");
 }
 

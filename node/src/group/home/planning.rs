@@ -268,9 +268,9 @@ impl<R> Home<R> {
     /// A plan begins, to this cut.
     pub(crate) fn begin_plan(&mut self, wanted: Wanted<R>, to: &[Partition], now: Now) {
         let before = self.state.layout.as_deref();
+        let (here, least) = (Partition::of(self.group), wanted.sub_groups_min);
         let is_there = Layout::from_wire(self.group, before).now().partitions() == to;
-        if !is_there && self.planning.plan.is_none() {
-            let (here, least) = (Partition::of(self.group), wanted.sub_groups_min);
+        if !(is_there && least == self.sub_groups_min()) && self.planning.plan.is_none() {
             let begun = steps::begun(before, here, to, wanted.cause, least, now.wall_ms);
             self.write_layout(Some(begun), now);
             self.planning.plan = resume(self.group, self.state.layout.as_deref());
