@@ -20,6 +20,9 @@ const ZERO_ALLOWED: [&str; 5] = [
     "limits.group.announced_members_max",
 ];
 
+/// What is in time by two looks of nodes at each other is not late.
+const SLOW_MIN_MS: u64 = 500;
+
 /// The longest that a step of a plan is observed.
 const OBSERVE_MAX_MS: u64 = 300_000;
 
@@ -248,6 +251,17 @@ fn cluster(limits: &Limits, found: &mut Vec<Problem>) {
     if headroom > 90 {
         let message = format!("{headroom} hundredths leave no room for work: up to 90 may stay free");
         found.push(Problem { key: "limits.cluster.headroom_percent".into(), message });
+    }
+    let cluster = &limits.cluster;
+    let leasts = [
+        ("limits.cluster.slow_ms", cluster.slow_ms, SLOW_MIN_MS, "nodes look at each other no more often"),
+        ("limits.cluster.slow_after_ms", cluster.slow_after_ms, 1_000, "one look is not enough"),
+        ("limits.cluster.well_after_ms", cluster.well_after_ms, 1_000, "one look is not enough"),
+    ];
+    for (key, value, least, why) in leasts {
+        if value < least {
+            found.push(Problem { key: key.into(), message: format!("{value} is below {least}: {why}") });
+        }
     }
 }
 

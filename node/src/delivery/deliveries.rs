@@ -250,6 +250,8 @@ impl Deliveries {
     fn poll(&self, io: &mut Io<'_, '_, '_>) -> Poll<ConnectionError> {
         let mut state = self.lock();
         let advanced = RUNS.with_borrow_mut(|runs| {
+            // And so would what one that panicked has left.
+            runs.clear();
             let advanced = self.advance(&mut state, runs, io);
             // What a lost connection has left there would go to the next session on this thread.
             runs.clear();

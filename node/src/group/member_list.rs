@@ -38,6 +38,12 @@ struct Loading {
     folded: Vec<(Seq, wire::MemberChange)>,
 }
 
+impl Loading {
+    fn concerns(&self, change: &wire::MemberChange) -> bool {
+        UserId::new(&change.user).is_ok_and(|user| self.slots.contains(Slot::of(&user)))
+    }
+}
+
 impl MemberList {
     /// No slots, before the record at `watermark`.
     #[must_use]
@@ -116,7 +122,7 @@ impl MemberList {
         if accept == Accept::Take {
             for change in changes.into_iter().flat_map(|changes| &changes.changes) {
                 self.apply(seq, change);
-                if let Some(loading) = &mut self.loading {
+                if let Some(loading) = self.loading.as_mut().filter(|loading| loading.concerns(change)) {
                     loading.folded.push((seq, change.clone()));
                 }
             }

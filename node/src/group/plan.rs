@@ -69,6 +69,8 @@ pub(crate) struct Plan {
     /// When this step began, or somebody let it go on; none until the first look.
     since: Option<Duration>,
     owners: BTreeMap<Partition, Owner>,
+    /// Those by whom it is measured whether it makes things worse.
+    serving: Vec<Partition>,
     /// Those that have to have their members before anything moves.
     coming: Vec<Partition>,
     before: Standard,
@@ -80,7 +82,8 @@ impl Plan {
     #[must_use]
     pub(crate) fn new(now: &[Partition], to: &[Partition], percent: u32, paused: bool) -> Self {
         let owners = now.iter().chain(to).map(|partition| (*partition, Owner::default())).collect();
-        Self { percent, paused, since: None, owners, coming: to.to_vec(), before: Standard::default() }
+        let (serving, coming) = (now.to_vec(), to.to_vec());
+        Self { percent, paused, since: None, owners, serving, coming, before: Standard::default() }
     }
 
     /// Whom to ask how they do.
@@ -104,7 +107,8 @@ impl Plan {
     /// A step has been taken.
     pub(crate) fn moved(&mut self, percent: u32) {
         if self.percent == 0 {
-            self.before = self.owners.values().map(Owner::standard).fold(self.before, Standard::or);
+            let serving = self.serving.iter().filter_map(|owner| self.owners.get(owner));
+            self.before = serving.map(Owner::standard).fold(self.before, Standard::or);
         }
         self.percent = percent;
         self.begin_step();
@@ -154,7 +158,7 @@ impl Plan {
 
     /// All owners have answered often enough, and lately.
     fn are_observed(&self, pace: Pace, now: Duration) -> bool {
-        let lately = pace.delay_max.max(Self::interval(pace) * REPORTS_MIN);
+        let lately = self.before.bound(pace.delay_max).max(Self::interval(pace) * REPORTS_MIN);
         self.owners.values().all(|owner| owner.reports() >= REPORTS_MIN && owner.silent(now) <= lately)
     }
 

@@ -218,6 +218,7 @@ impl Worker {
     /// The node is going: the group sleeps as soon as nothing is under way.
     fn stop(&mut self) {
         self.is_stopping = true;
+        self.loading = None;
         self.let_go(&going());
         self.refuse_astray(&going());
     }
@@ -316,7 +317,7 @@ impl Worker {
             self.tail = Some(self.groups.open_tail(self.group, tail_here));
         }
         self.advance(missed);
-        self.layout = Some(layout);
+        self.set_layout(layout);
         self.home = Some(Box::new(home));
         self.count_plan();
         self.groups.metrics().activations.inc();
@@ -332,7 +333,7 @@ impl Worker {
         let row = self.store.group(self.group).await.map_err(refusal)?;
         let tail = match row {
             Some(row) => {
-                self.layout = Some(Layout::from_wire(self.group, row.state.layout.as_deref()));
+                self.set_layout(Layout::from_wire(self.group, row.state.layout.as_deref()));
                 row.tail
             }
             None if self.group.is_own() => Seq::FIRST,
@@ -496,8 +497,9 @@ impl Worker {
         }
         let Some(tail) = &self.tail else { return };
         tail.append(entries.iter().map(|entry| entry.frame.clone()), &gone(&entries));
-        if tail.has_unrung() {
-            self.ring_at.get_or_insert_with(|| Instant::now() + SILENT_WAIT);
+        match tail.has_unrung() {
+            true => drop(self.ring_at.get_or_insert_with(|| Instant::now() + SILENT_WAIT)),
+            false => self.ring_at = None,
         }
     }
 
@@ -533,13 +535,16 @@ impl Worker {
 
     /// Nothing is under way.
     fn is_quiet(&self) -> bool {
+        // Of owners that were asked a node that goes needs no answer.
+        let unneeded = if self.is_stopping { self.asked.len() } else { 0 };
         self.append.is_none()
-            && self.jobs.is_empty()
+            && self.jobs.len() <= unneeded
             && self.errands.is_empty()
             && self.loading.is_none()
             && self.parked.is_empty()
             && self.astray.is_empty()
-            && self.home.as_ref().is_none_or(|home| home.is_quiet())
+            // A node that goes leaves a plan where it stands: the next home goes on.
+            && self.home.as_ref().is_none_or(|home| home.is_quiet() && (self.is_stopping || !home.is_moving()))
     }
 
     /// Writes back what only memory has; once that is done, and nothing has come, the group sleeps.

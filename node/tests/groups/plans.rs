@@ -126,6 +126,34 @@ async fn the_next_home_finishes_what_the_last_one_left_at_any_step() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_goes_does_not_wait_for_a_plan() {
+    let group = GroupId::named("g");
+    let mut world = world(group).await;
+    order(&world, group, Action::Start, 3).await.unwrap();
+    at(&world, group, Some(10)).await;
+    tokio::time::timeout(Duration::from_millis(500), world.groups.shut_down()).await.expect("it goes");
+    assert_eq!(state(&world, group).await, (1, Some(10)));
+    world.restart();
+    world.groups.finish_notices().await.unwrap();
+    at(&world, group, None).await;
+    assert_eq!(state(&world, group).await, (3, None));
+}
+
+/// However slowly members are fetched for new owners, nobody who sends waits for that.
+#[tokio::test(start_paused = true)]
+async fn a_message_does_not_wait_behind_the_meter() {
+    let limits = GroupLimits { migration_rows_per_second: 1, ..limits() };
+    let world = World::with(1, limits, MemoryTiming::default());
+    let members: Vec<_> = (0..50).map(|at| format!("member-{at}")).collect();
+    let members: Vec<_> = members.iter().map(String::as_str).collect();
+    for group in [GroupId::named("g"), GroupId::named("h")] {
+        world.create("ann", group, &members).await;
+        let sent = async { committed(&world.publish(group, &world.sender("ann"), 1, "now").await) };
+        tokio::time::timeout(Duration::from_secs(1), sent).await.expect("at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_makes_no_sense_is_refused() {
     let group = GroupId::named("g");
     let world = world(group).await;

@@ -129,9 +129,13 @@ fn a_plan_outlives_whoever_dies_at_its_steps() {
 #[test]
 fn a_plan_whose_new_owner_is_slowed_rolls_back_by_itself() {
     // It is the plan that is to find out, and not those who look after nodes.
-    let settings = ["limits.group.plan_delay_max_ms=200", "limits.cluster.slow_after_ms=600000"];
-    let retry = "limits.group.plan_retry_ms=600000";
-    let cluster = Cluster::with(&[SETTINGS[0], settings[0], settings[1], retry]);
+    let cluster = Cluster::with(&[
+        SETTINGS[0],
+        "limits.group.plan_delay_max_ms=200",
+        "limits.group.plan_retry_ms=600000",
+        "limits.cluster.slow_after_ms=600000",
+        "coordination.lease_ms=20000",
+    ]);
     let load = begin(&cluster, 40);
     let (group, shown) = cluster.plan_at(10);
     let at = cluster.victim(Victim::NewOwner, &shown).unwrap();

@@ -104,6 +104,21 @@ fn a_refusal_for_a_while_keeps_the_order_and_the_numbers() {
     assert_eq!(sent[0].2, "a");
 }
 
+/// The third came to the home before the first did, by another way, and its answer is late.
+#[test]
+fn an_answer_that_was_overtaken_gives_nothing_another_number() {
+    let mut bench = Bench::new(7);
+    for text in ["a", "b", "c"] {
+        bench.push(text);
+    }
+    bench.sent(NOW);
+    bench.answer(7, 1, committed(10));
+    assert!(bench.answer(7, 3, out_of_order(1)).is_empty());
+    assert!(bench.sent(NOW).is_empty(), "the second may be committed");
+    assert_eq!(bench.answer(7, 2, committed(11)).len(), 1);
+    assert_eq!(numbers(&bench.sent(NOW)), [(7, 3)]);
+}
+
 #[test]
 fn what_was_in_flight_goes_again_after_a_reconnect_under_its_numbers() {
     let mut bench = Bench::new(7);

@@ -236,7 +236,6 @@ impl<R> Home<R> {
             && self.changes.is_empty()
             && self.senders.are_ready()
             && self.effects.is_empty()
-            && !self.is_moving()
     }
 
     /// Members have been told of everything below `watermark`.
@@ -305,6 +304,7 @@ impl<R> Home<R> {
             match effect {
                 Effect::Answer(..) | Effect::Changed(..) | Effect::Noticed(..) => told.push(effect),
                 Effect::Rejudge(judged, _) => rejudged.push(judged.into()),
+                Effect::LayOut(wanted) => rejudged.extend(wanted.to.map(Unanswered::Other)),
                 // What only looks something up is for nobody now.
                 _ => {}
             }

@@ -105,8 +105,9 @@ impl<R> Home<R> {
         plan.as_ref().map(|_| *ask_at).into_iter().chain(*look_at).chain(*even_at).min()
     }
 
-    /// A plan is under way, and is not to be left alone.
-    pub(super) fn is_moving(&self) -> bool {
+    /// A plan is under way that goes on by itself.
+    #[must_use]
+    pub(crate) fn is_moving(&self) -> bool {
         self.state.layout.as_deref().and_then(|layout| layout.plan.as_ref()).is_some_and(|plan| !plan.paused)
     }
 
@@ -243,9 +244,7 @@ impl<R> Home<R> {
         let bad = |reason: &str| Refusal::new(Code::BadRequest, reason);
         let is_paused = self.planning.plan.as_ref().map(|_| !self.is_moving());
         match (command.action(), is_paused) {
-            (Action::Start | Action::Rebalance, Some(_)) => {
-                Err(bad("a plan is under way: it ends first, or is rolled back"))
-            }
+            (Action::Start | Action::Rebalance, Some(_)) => Err(under_way()),
             (Action::Start, None) => {
                 let wanted = u16::try_from(command.sub_groups).ok();
                 let wanted = wanted.filter(|wanted| *wanted <= shoal_protocol::SLOTS);
@@ -269,16 +268,21 @@ impl<R> Home<R> {
     pub(crate) fn begin_plan(&mut self, wanted: Wanted<R>, to: &[Partition], now: Now) {
         let before = self.state.layout.as_deref();
         let (here, least) = (Partition::of(self.group), wanted.sub_groups_min);
+        let is_other = self.planning.plan.is_some();
         let is_there = Layout::from_wire(self.group, before).now().partitions() == to;
-        if !(is_there && least == self.sub_groups_min()) && self.planning.plan.is_none() {
+        let is_new = !is_there || least != self.sub_groups_min();
+        if is_new && !is_other {
             let begun = steps::begun(before, here, to, wanted.cause, least, now.wall_ms);
             self.write_layout(Some(begun), now);
             self.planning.plan = resume(self.group, self.state.layout.as_deref());
             self.planning.ask_at = Duration::ZERO;
             self.gathering.notices_due = Some(true);
         }
-        if let Some(asker) = wanted.to {
-            self.answer_planned(asker);
+        match wanted.to {
+            // Another was wanted in the same breath.
+            Some(asker) if is_other => self.effects.push_back(Effect::Changed(asker, Err(under_way()))),
+            Some(asker) => self.answer_planned(asker),
+            None => {}
         }
     }
 
@@ -348,6 +352,10 @@ impl<R> Home<R> {
             pressed: self.state.members > room,
         }
     }
+}
+
+fn under_way() -> Refusal {
+    Refusal::new(Code::BadRequest, "a plan is under way: it ends first, or is rolled back")
 }
 
 /// What a command comes to.

@@ -1,7 +1,10 @@
 //! Members on their way from the store to an owner: a few pages at a time, so that the group goes on
 //! meanwhile.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use shoal_protocol::{Code, GroupId, Refusal, Slot};
 use tokio::sync::mpsc;
@@ -9,77 +12,100 @@ use tokio::sync::mpsc;
 use super::Worker;
 use crate::{
     group::{activation::refusal, layout::Slots, member_list::MemberList, meter::Meter, sub_group::SubGroup},
-    store::{MemberRow, Store},
+    store::{MemberRow, Store, StoreError},
 };
 
 /// Member rows in a page.
 const ROWS_MAX: usize = 1024;
 
-type Page = Result<Vec<MemberRow>, Refusal>;
+/// Some rows; none once all have come.
+type Page = Result<Option<Vec<MemberRow>>, Refusal>;
 
 /// The rows of some slots, as they come. Dropping it ends the reading.
 #[derive(Debug)]
 pub(super) struct Loading {
     pages: mpsc::Receiver<Page>,
+    /// Somebody waits for them: they are not held back.
+    is_urgent: Arc<AtomicBool>,
+}
+
+/// Whence rows come, and how fast.
+struct Source {
+    store: Arc<dyn Store>,
+    group: GroupId,
+    meter: Arc<Meter>,
+    rows_per_second: u32,
+    is_urgent: Arc<AtomicBool>,
 }
 
 impl Loading {
     /// Reads in a task of its own: it would keep the store's room, were it looked at by the worker alone.
-    fn begin(
-        store: Arc<dyn Store>,
-        group: GroupId,
-        slots: Slots,
-        meter: Arc<Meter>,
-        rows_per_second: u32,
-    ) -> Self {
+    fn begin(source: Source, slots: Slots) -> Self {
         let (to, pages) = mpsc::channel(2);
+        let is_urgent = Arc::clone(&source.is_urgent);
         tokio::spawn(async move {
-            for range in slots.ranges() {
-                let mut after = None;
-                loop {
-                    let page = store.members_page(group, range.clone(), after.take(), ROWS_MAX).await;
-                    let rows = page.as_ref().map_or(0, Vec::len);
-                    after =
-                        page.iter().flatten().last().map(|last| (Slot::of(&last.user), last.user.clone()));
-                    let has_failed = page.is_err();
-                    meter.take(rows, rows_per_second).await;
-                    if to.send(page.map_err(refusal)).await.is_err() || has_failed {
-                        return;
-                    }
-                    if rows < ROWS_MAX {
-                        break;
-                    }
-                }
-            }
+            let read = source.read(&slots, &to).await;
+            // Whoever does not wait any more does not need it.
+            drop(to.send(read.map(|()| None).map_err(refusal)).await);
         });
-        Self { pages }
+        Self { pages, is_urgent }
     }
 }
 
-/// The next rows; none once all have come. Cancellation safe.
-pub(super) async fn next(loading: &mut Option<Loading>) -> Option<Page> {
-    match loading {
-        Some(loading) => loading.pages.recv().await,
-        None => std::future::pending().await,
+impl Source {
+    async fn read(&self, slots: &Slots, to: &mpsc::Sender<Page>) -> Result<(), StoreError> {
+        for range in slots.ranges() {
+            let mut after = None;
+            loop {
+                let page = self.store.members_page(self.group, range.clone(), after.take(), ROWS_MAX).await?;
+                let rows = page.len();
+                after = page.last().map(|last| (Slot::of(&last.user), last.user.clone()));
+                if rows > 0 && !self.is_urgent.load(Ordering::Relaxed) {
+                    self.meter.take(rows, self.rows_per_second).await;
+                }
+                if to.send(Ok(Some(page))).await.is_err() {
+                    return Ok(());
+                }
+                if rows < ROWS_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// The next rows. Cancellation safe.
+pub(super) async fn next(loading: &mut Option<Loading>) -> Page {
+    let Some(loading) = loading else { return std::future::pending().await };
+    let ended = || Err(Refusal::new(Code::Internal, "the reading of members has ended too early"));
+    loading.pages.recv().await.unwrap_or_else(ended)
 }
 
 impl Worker {
-    /// Begins to fetch the members of the slots that are to be here and are not yet.
-    pub(super) async fn prepare(&mut self) -> Result<(), Refusal> {
+    /// Begins to fetch the members of the slots that are to be here and are not yet; as fast as they come,
+    /// where somebody waits for them.
+    pub(super) async fn prepare(&mut self, is_urgent: bool) -> Result<(), Refusal> {
         let tail = self.open_tail().await?;
         let here = self.slots_here();
         let owner = self
             .owner
             .get_or_insert_with(|| Box::new(SubGroup::new(MemberList::new(tail.tail()), &self.limits)));
         let members = owner.members_mut();
-        if self.loading.is_none() {
+        if let Some(loading) = &self.loading {
+            loading.is_urgent.fetch_or(is_urgent, Ordering::Relaxed);
+        } else {
             let gained = here.without(members.slots());
             if !gained.is_empty() {
                 members.begin_loading(gained.clone());
-                let (store, meter) = (self.store.clone(), Arc::clone(self.groups.migration()));
-                let rows_per_second = self.limits.migration_rows_per_second;
-                self.loading = Some(Loading::begin(store, self.group, gained, meter, rows_per_second));
+                let source = Source {
+                    store: self.store.clone(),
+                    group: self.group,
+                    meter: Arc::clone(self.groups.migration()),
+                    rows_per_second: self.limits.migration_rows_per_second,
+                    is_urgent: Arc::new(AtomicBool::new(is_urgent)),
+                };
+                self.loading = Some(Loading::begin(source, gained));
             }
         }
         self.slow_down();
@@ -87,34 +113,29 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn take_page(&mut self, page: Option<Page>) {
+    pub(super) fn take_page(&mut self, page: Page) {
         if let Err(why) = self.handle_page(page) {
             tracing::warn!(group = %self.group, %why, "members were not fetched for their new owner");
         }
     }
 
     /// Rows have come, or all have.
-    fn handle_page(&mut self, page: Option<Page>) -> Result<(), Refusal> {
+    fn handle_page(&mut self, page: Page) -> Result<(), Refusal> {
         let Some(members) = self.owner.as_mut().map(|owner| owner.members_mut()) else {
             self.loading = None;
             return Ok(());
         };
         match page {
-            Some(Ok(rows)) => {
+            Ok(Some(rows)) => {
                 self.groups.metrics().members_loaded.add(rows.len() as u64);
                 members.load(rows);
+                return Ok(());
             }
-            Some(Err(why)) => {
-                members.abort_loading();
-                self.loading = None;
-                return Err(why);
-            }
-            None => {
-                members.end_loading();
-                self.loading = None;
-            }
+            Ok(None) => members.end_loading(),
+            Err(_) => members.abort_loading(),
         }
-        Ok(())
+        self.loading = None;
+        page.map(drop)
     }
 
     /// Owns the slot, with all others that are placed here.
@@ -124,7 +145,7 @@ impl Worker {
             if self.owner.as_ref().is_some_and(|owner| owner.members().slots().contains(slot)) {
                 return Ok(());
             }
-            self.prepare().await?;
+            self.prepare(true).await?;
             while self.loading.is_some() {
                 let page = next(&mut self.loading).await;
                 self.handle_page(page)?;

@@ -101,7 +101,7 @@ impl Worker {
         if !self.layout.as_ref().is_some_and(is_new) {
             let row = self.store.group(self.group).await.map_err(refusal)?;
             let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
-            self.layout = Some(Layout::from_wire(self.group, row.state.layout.as_deref()));
+            self.set_layout(Layout::from_wire(self.group, row.state.layout.as_deref()));
         }
         Ok(())
     }
@@ -140,12 +140,16 @@ impl Worker {
     /// The group is cut otherwise from here on. What this node has gained is read when it is needed;
     /// what it has lost is forgotten.
     pub(super) fn take_layout(&mut self, layout: &wire::Layout) {
-        if self.layout.as_ref().is_some_and(|known| known.version() >= layout.version) {
-            return;
+        self.set_layout(Layout::from_wire(self.group, Some(layout)));
+    }
+
+    /// As a record or the row has it, whichever this node hears of first.
+    pub(super) fn set_layout(&mut self, layout: Layout) {
+        if self.layout.as_ref().is_none_or(|known| known.version() < layout.version()) {
+            self.layout = Some(layout);
+            self.keep_what_is_here();
+            self.slow_down();
         }
-        self.layout = Some(Layout::from_wire(self.group, Some(layout)));
-        self.keep_what_is_here();
-        self.slow_down();
     }
 
     fn keep_what_is_here(&mut self) {

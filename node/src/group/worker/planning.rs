@@ -17,7 +17,8 @@ use crate::{
 impl Worker {
     /// When the home's plan, or its size, is to be looked at.
     pub(super) fn tick_at(&self) -> Option<Instant> {
-        self.home.as_ref()?.tick_at().map(|since_start| self.groups.started() + since_start)
+        let home = self.home.as_ref().filter(|_| !self.is_stopping)?;
+        home.tick_at().map(|since_start| self.groups.started() + since_start)
     }
 
     pub(super) fn tick(&mut self) {
@@ -110,7 +111,7 @@ impl Worker {
         if self.slots_here().is_empty() {
             return Err(Refusal::new(Code::NotHome, "no sub-group is placed on this node"));
         }
-        self.prepare().await?;
+        self.prepare(false).await?;
         let here = self.slots_here();
         let (Some(owner), Some(layout)) = (&self.owner, &self.layout) else {
             return Err(Refusal::new(Code::Internal, "an owner that was made ready is none"));
