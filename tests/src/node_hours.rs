@@ -203,7 +203,8 @@ mod tests {
         curve[..12].fill(10.0);
         let cost = day(&curve).play();
         assert!((38.0..45.0).contains(&cost.saved()), "{cost:?}");
-        assert!(cost.elastic_fullest <= 75.0 && cost.nodes.0 == 3, "{cost:?}");
+        // Ten times as much within the hour is what the headroom of three nodes just holds.
+        assert!(cost.elastic_fullest < 100.0 && cost.nodes.0 == 3, "{cost:?}");
     }
 
     /// What comes while nodes start fills those there are: with too little headroom, above what they hold.
