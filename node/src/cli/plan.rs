@@ -74,7 +74,9 @@ impl Plan {
         connection::with(&self.access, async |connection| match &self.command {
             Command::List => show::plans(connection, output).await,
             Command::Show { group, watch: false } => show::layout(connection, group.id()?, output).await,
-            Command::Show { group, watch: true } => watch::until_ended(connection, group.id()?, output).await,
+            Command::Show { group, watch: true } => {
+                watch::until_ended(connection, group.id()?, u64::MAX, output).await
+            }
             Command::Start { group, sub_groups, watch } => {
                 order(connection, group.id()?, Action::Start, *sub_groups, *watch, output).await
             }
@@ -105,9 +107,12 @@ async fn order(
     output: Output,
 ) -> anyhow::Result<()> {
     let command = wire::PlanCommand { action: action.into(), sub_groups };
-    connection.change(group, Body::Plan(command)).await?;
-    match watch {
-        true => watch::until_ended(connection, group, output).await,
-        false => show::layout(connection, group, output).await,
+    if !watch {
+        connection.change(group, Body::Plan(command)).await?;
+        return show::layout(connection, group, output).await;
     }
+    let before = connection.layout(group).await?;
+    let ended_before = before.layout.and_then(|layout| layout.last).map_or(0, |last| last.number);
+    connection.change(group, Body::Plan(command)).await?;
+    watch::until_ended(connection, group, ended_before, output).await
 }

@@ -20,6 +20,9 @@ const ZERO_ALLOWED: [&str; 5] = [
     "limits.group.announced_members_max",
 ];
 
+/// Sub-groups are spread anew no more often than this.
+const REBALANCE_MIN_MS: u64 = 1_000;
+
 /// What is in time by two looks of nodes at each other is not late.
 const SLOW_MIN_MS: u64 = 500;
 
@@ -227,6 +230,10 @@ fn group(limits: &Limits, found: &mut Vec<Problem>) {
         window,
         "limits.access.stream_receive_window_bytes",
     );
+    if group.rebalance_ms < REBALANCE_MIN_MS {
+        let message = format!("{} is below {REBALANCE_MIN_MS}, the least", group.rebalance_ms);
+        found.push(Problem { key: "limits.group.rebalance_ms".into(), message });
+    }
     let users_max = FRAME_BYTES_MAX / USER_BYTES_MAX;
     if group.change_users_max > users_max {
         let message = format!("a request holds no more than {users_max} users");

@@ -250,12 +250,9 @@ impl Deliveries {
     fn poll(&self, io: &mut Io<'_, '_, '_>) -> Poll<ConnectionError> {
         let mut state = self.lock();
         let advanced = RUNS.with_borrow_mut(|runs| {
-            // And so would what one that panicked has left.
+            // What a session whose connection was lost (or that panicked) has left is not this one's.
             runs.clear();
-            let advanced = self.advance(&mut state, runs, io);
-            // What a lost connection has left there would go to the next session on this thread.
-            runs.clear();
-            advanced
+            self.advance(&mut state, runs, io)
         });
         match advanced {
             Ok(()) => Poll::Pending,

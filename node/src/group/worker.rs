@@ -1,6 +1,8 @@
 //! One task for each group that somebody on this node needs: the shell round its home, or the follower
 //! of a home elsewhere; and round what this node owns of its members.
 
+mod advancing;
+
 mod astray;
 
 mod attaching;
@@ -13,12 +15,13 @@ mod owning;
 
 mod planning;
 
+mod sleeping;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     future::{Future, pending},
     pin::pin,
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -28,13 +31,12 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
 };
-use wire::member_change::Kind;
 
 use super::{
     Follow, Followed, Groups, Opinion, Place, Publish,
     activation::{self, Active, refusal},
     going,
-    home::{Answered, Effect, Entry, Fold, Home, LoadedRecord, LoadedSender, Unanswered},
+    home::{Answered, Effect, Home, LoadedRecord, LoadedSender, Unanswered},
     input::{Input, Reply, rejoin, split},
     judgement::Judged,
     layout::Layout,
@@ -71,10 +73,6 @@ enum Done {
         answered: Result<Answered, Refusal>,
     },
 }
-
-/// How long silent records wait before sessions are rung for them: as long as clients wait from one
-/// heartbeat to the next.
-const SILENT_WAIT: Duration = Duration::from_secs(5);
 
 /// A cursor that is to be attached.
 type Waiting = (Follow, oneshot::Sender<Result<Followed, Refusal>>);
@@ -213,14 +211,6 @@ impl Worker {
         if let Some(home) = &mut self.home {
             home.set_limits(Arc::clone(&self.limits));
         }
-    }
-
-    /// The node is going: the group sleeps as soon as nothing is under way.
-    fn stop(&mut self) {
-        self.is_stopping = true;
-        self.loading = None;
-        self.let_go(&going());
-        self.refuse_astray(&going());
     }
 
     /// Takes an input, and what else has come by now.
@@ -474,97 +464,8 @@ impl Worker {
         }
     }
 
-    /// Durable and acknowledged: the tail moves, the owner folds.
-    fn commit(&mut self, entries: Vec<Entry>) {
-        self.groups.metrics().committed.add(entries.len() as u64);
-        self.note_plans(&entries);
-        let concerns_members = entries.iter().any(|entry| entry.fold.members().is_some());
-        self.advance(entries);
-        if concerns_members {
-            self.tell_members();
-        }
-    }
-
-    /// Records in order, from the tail here on: they are folded, and the tail moves.
-    fn advance(&mut self, entries: Vec<Entry>) {
-        for entry in &entries {
-            if let Some(owner) = &mut self.owner {
-                owner.fold(entry.seq, entry.fold.members());
-            }
-            if let Fold::Layout(layout) = &entry.fold {
-                self.take_layout(layout);
-            }
-        }
-        let Some(tail) = &self.tail else { return };
-        tail.append(entries.iter().map(|entry| entry.frame.clone()), &gone(&entries));
-        match tail.has_unrung() {
-            true => drop(self.ring_at.get_or_insert_with(|| Instant::now() + SILENT_WAIT)),
-            false => self.ring_at = None,
-        }
-    }
-
-    /// What is silent has waited for company for long enough.
-    fn ring_for_silent(&mut self) {
-        self.ring_at = None;
-        if let Some(tail) = &self.tail {
-            tail.ring_for_silent();
-        }
-    }
-
-    /// Tells members what concerns them, if something that is durable is untold.
-    fn tell_members(&mut self) {
-        let Some(home) = self.home.as_ref().filter(|_| !self.is_telling) else { return };
-        let (to, title) = (home.durable(), home.state().settings.title.clone());
-        let Some(from) = home.state().notices_watermark.filter(|from| *from < to) else { return };
-        self.is_telling = true;
-        let (groups, store, group) = (self.groups.clone(), self.store.clone(), self.group);
-        self.begin(async move {
-            Done::Notices(notices::send(groups, store, group, title, from, to).await.map(|()| to))
-        });
-    }
-
     fn begin(&mut self, job: impl Future<Output = Done> + Send + 'static) {
         drop(self.jobs.spawn(job));
-    }
-
-    fn idle_at(&self) -> Instant {
-        let unknown = self.tail.is_none() && self.home.is_none();
-        let idle = if unknown || self.is_stopping { Duration::ZERO } else { self.limits.idle() };
-        self.used + idle
-    }
-
-    /// Nothing is under way.
-    fn is_quiet(&self) -> bool {
-        // Of owners that were asked a node that goes needs no answer.
-        let unneeded = if self.is_stopping { self.asked.len() } else { 0 };
-        self.append.is_none()
-            && self.jobs.len() <= unneeded
-            && self.errands.is_empty()
-            && self.loading.is_none()
-            && self.parked.is_empty()
-            && self.astray.is_empty()
-            // A node that goes leaves a plan where it stands: the next home goes on.
-            && self.home.as_ref().is_none_or(|home| home.is_quiet() && (self.is_stopping || !home.is_moving()))
-    }
-
-    /// Writes back what only memory has; once that is done, and nothing has come, the group sleeps.
-    fn fall_asleep(&mut self) -> bool {
-        if self.is_followed_here() && !self.is_stopping {
-            self.used = Instant::now();
-            return false;
-        }
-        if let Some(home) = self.home.as_mut().filter(|home| home.needs_checkpoint()) {
-            home.checkpoint();
-            return false;
-        }
-        if !self.groups.forget(self.group, &self.inputs) {
-            return false;
-        }
-        self.ring_for_silent();
-        if let Some(tail) = &self.tail {
-            tail.sleep();
-        }
-        true
     }
 }
 
@@ -592,18 +493,4 @@ fn homeless() -> Refusal {
 fn judged(publish: Publish, opinion: Opinion) -> Judged<Reply> {
     let (publish, reply) = split(publish);
     Judged { publish, opinion, reply }
-}
-
-/// Who is no member any more after these records, and the Seq after the one that says so first.
-fn gone(entries: &[Entry]) -> BTreeMap<&str, Seq> {
-    let is_gone =
-        |change: &&wire::MemberChange| matches!(change.kind(), Kind::Left | Kind::Removed | Kind::Banned);
-    let mut gone = BTreeMap::new();
-    for entry in entries {
-        let changes = entry.fold.members().into_iter().flat_map(|changes| &changes.changes);
-        for change in changes.filter(is_gone) {
-            gone.entry(change.user.as_str()).or_insert(entry.seq.next());
-        }
-    }
-    gone
 }

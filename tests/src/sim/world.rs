@@ -41,8 +41,15 @@ pub(super) struct World {
     coordination: coordination::Service,
     nodes: Vec<Arc<NodeHost>>,
     apps: Vec<Arc<App>>,
-    /// The node that was hit at a step of a plan, and when it comes back.
-    struck: Option<(usize, Duration)>,
+    struck: Option<Struck>,
+}
+
+/// The node that was hit at a step of a plan.
+#[derive(Debug, Clone, Copy)]
+struct Struck {
+    node: usize,
+    /// When it is made good; none once it is.
+    back: Option<Duration>,
 }
 
 impl World {
@@ -142,11 +149,13 @@ impl World {
     fn strike(&mut self) {
         let (now, seed) = (self.sim.elapsed(), self.scene.plan.seed);
         let goes_down = seed.is_multiple_of(2);
-        if let Some((node, _)) = self.struck.filter(|(_, back)| *back <= now && *back > Duration::ZERO) {
+        if let Some(Struck { node, .. }) =
+            self.struck.filter(|struck| struck.back.is_some_and(|back| back <= now))
+        {
             let back =
                 if goes_down { Disturbance::Up(Host::Node(node)) } else { Disturbance::Continue(node) };
             self.disturb(&back);
-            self.struck = Some((node, Duration::ZERO));
+            self.struck = Some(Struck { node, back: None });
         }
         let Some(strike) = self.scene.plan.strike.filter(|_| self.struck.is_none()) else { return };
         let is_late = now > self.scene.plan.busy / 2;
@@ -160,7 +169,8 @@ impl World {
         };
         let hit = if goes_down { Disturbance::Down(Host::Node(node)) } else { Disturbance::Pause(node) };
         self.disturb(&hit);
-        self.struck = Some((node, now + strike::away(seed, self.scene.plan.lease)));
+        let back = now + strike::away(seed, self.scene.plan.lease);
+        self.struck = Some(Struck { node, back: Some(back) });
     }
 
     /// An operator restarts a node whose store has stopped writing.

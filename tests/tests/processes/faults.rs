@@ -122,6 +122,7 @@ fn slow_down(cluster: &Cluster, at: usize) {
     pause(4);
     let slowed = Slowed::begin(cluster.nodes[at].pid().unwrap());
     let took = until("it is emptied", || partitions(cluster, at) == 0);
+    until("the others say why", || shown(cluster, at)["slow_since_ms"].is_u64());
     println!("emptied after {took:?}: {}", shown(cluster, at));
     assert!(took < Duration::from_secs(10), "{took:?}");
     let filled = |seconds| {

@@ -18,24 +18,29 @@ const STEPS: [u32; 4] = [0, 10, 30, 100];
 
 const STYLE: &str = "{bar:30} {prefix}\n{msg}";
 
-/// Shows a plan until it has ended; an error where it was rolled back.
+/// Shows the plan that is under way, or has ended since the one numbered `ended_before`, until it has ended;
+/// an error where it was rolled back.
 pub(super) async fn until_ended(
     connection: &Connection,
     group: GroupId,
+    ended_before: u64,
     output: Output,
 ) -> anyhow::Result<()> {
     let bar = ProgressBar::new(STEPS.len() as u64).with_style(ProgressStyle::with_template(STYLE)?);
-    let mut said = None;
+    let (mut watched, mut said) = (None, None);
     loop {
         let layout = Layout::from(connection.layout(group).await?);
-        let Some(plan) = &layout.plan else {
+        let is_watched = |plan: &&Plan| watched.is_none_or(|number| plan.number == number);
+        let Some(plan) = layout.plan.as_ref().filter(is_watched) else {
             bar.finish_and_clear();
             output.show(&layout, Layout::text)?;
+            let has_ended = |number| watched.map_or(number > ended_before, |watched| number == watched);
             return match &layout.last_plan {
-                Some(end) if !end.committed && said.is_some() => bail!("plan {}", end.text()),
+                Some(end) if !end.committed && has_ended(end.number) => bail!("plan {}", end.text()),
                 _ => Ok(()),
             };
         };
+        watched = Some(plan.number);
         bar.set_position(STEPS.iter().filter(|step| **step <= plan.moved_percent).count() as u64);
         bar.set_prefix(plan.text());
         bar.set_message(layout.table());

@@ -127,7 +127,7 @@ impl<R> Home<R> {
             self.members_changed = at.next();
             if self.state.notices_watermark.is_none() {
                 self.state.notices_watermark = Some(at);
-                self.gathering.notices_due = Some(true);
+                self.note_unfinished();
             }
         }
         self.state_changed = true;

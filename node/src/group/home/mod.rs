@@ -158,6 +158,8 @@ pub(crate) struct Home<R> {
     recent: Recent,
     changes: Changing<R>,
     planning: Planning,
+    /// It stands in the store's list of groups with something unfinished.
+    is_listed: bool,
     /// Every change of members so far stands below.
     members_changed: Seq,
     gathering: Batch<R>,
@@ -180,6 +182,7 @@ impl<R> Home<R> {
             epoch: row.epoch,
             limits: limits.into(),
             planning: Planning::new(group, &row.state),
+            is_listed: is_unfinished(&row.state),
             state: row.state,
             state_changed: false,
             durable: row.tail,
@@ -243,8 +246,15 @@ impl<R> Home<R> {
         let more = watermark < self.members_changed;
         self.state.notices_watermark = more.then_some(watermark);
         self.state_changed = true;
-        if !more && !self.has_plan() {
-            self.gathering.notices_due = Some(false);
+        self.note_unfinished();
+    }
+
+    /// Keeps the store's list of groups that another home would have to go on with.
+    fn note_unfinished(&mut self) {
+        let is_unfinished = is_unfinished(&self.state);
+        if self.is_listed != is_unfinished {
+            self.is_listed = is_unfinished;
+            self.gathering.notices_due = Some(is_unfinished);
         }
     }
 
@@ -351,4 +361,9 @@ impl<R> Home<R> {
         self.state_changed = true;
         self.gathering.is_checkpoint = true;
     }
+}
+
+/// Would another home have something to go on with?
+fn is_unfinished(state: &GroupState) -> bool {
+    state.notices_watermark.is_some() || state.layout.as_deref().is_some_and(|layout| layout.plan.is_some())
 }

@@ -108,13 +108,17 @@ impl<R> Home<R> {
     /// A plan is under way that goes on by itself.
     #[must_use]
     pub(crate) fn is_moving(&self) -> bool {
-        self.state.layout.as_deref().and_then(|layout| layout.plan.as_ref()).is_some_and(|plan| !plan.paused)
+        self.plan().is_some_and(|plan| !plan.paused)
     }
 
     /// A plan is under way: another home would have to finish it.
     #[must_use]
     pub(crate) fn has_plan(&self) -> bool {
-        self.planning.plan.is_some()
+        self.plan().is_some()
+    }
+
+    fn plan(&self) -> Option<&wire::Plan> {
+        self.state.layout.as_deref()?.plan.as_ref()
     }
 
     /// By these limits the group may have too many or too few sub-groups.
@@ -134,7 +138,8 @@ impl<R> Home<R> {
         let durable = self.durable;
         let Planning { plan: Some(plan), ask_at, marks, .. } = &mut self.planning else { return };
         if let Some(step) = plan.poll(pace, now.since_start) {
-            return self.take_step(step, now);
+            let _ = self.take_step(step, now);
+            return;
         }
         if *ask_at <= now.since_start {
             *ask_at = now.since_start + Plan::interval(pace);
@@ -171,7 +176,7 @@ impl<R> Home<R> {
             self.planning.even_at = Some(now.since_start + self.rebalance());
         }
         self.planning.growth.observe(self.state.members, now.since_start);
-        if self.planning.plan.is_some() || self.state.closed {
+        if self.has_plan() || self.state.closed {
             return;
         }
         let members = self.state.members;
@@ -193,7 +198,7 @@ impl<R> Home<R> {
     fn look_at_spread(&mut self, now: Now) {
         let is_cut = self.sub_groups() > 1;
         self.planning.even_at = is_cut.then(|| now.since_start + self.rebalance());
-        if is_cut && self.planning.plan.is_none() && !self.state.closed && self.may_begin_plan(now) {
+        if is_cut && !self.has_plan() && !self.state.closed && self.may_begin_plan(now) {
             self.lay_out(Goal::Even, Cause::Uneven, self.sub_groups_min(), None);
         }
     }
@@ -224,12 +229,12 @@ impl<R> Home<R> {
                 if let Some(plan) = &mut self.planning.plan {
                     plan.pause(paused);
                 }
-                self.write_layout(layout, now);
-                self.answer_planned(to);
+                let record = layout.map(|layout| self.write_layout(layout, now));
+                self.answer_planned(to, record);
             }
             Ok(Command::RollBack) => {
-                self.take_step(Step::RollBack(format!("{} wanted it", actor.user)), now);
-                self.answer_planned(to);
+                let record = self.take_step(Step::RollBack(format!("{} wanted it", actor.user)), now);
+                self.answer_planned(to, record);
             }
         }
     }
@@ -242,7 +247,7 @@ impl<R> Home<R> {
             return Err(Refusal::new(Code::UnknownGroup, "no such group"));
         }
         let bad = |reason: &str| Refusal::new(Code::BadRequest, reason);
-        let is_paused = self.planning.plan.as_ref().map(|_| !self.is_moving());
+        let is_paused = self.plan().map(|plan| plan.paused);
         match (command.action(), is_paused) {
             (Action::Start | Action::Rebalance, Some(_)) => Err(under_way()),
             (Action::Start, None) => {
@@ -268,20 +273,20 @@ impl<R> Home<R> {
     pub(crate) fn begin_plan(&mut self, wanted: Wanted<R>, to: &[Partition], now: Now) {
         let before = self.state.layout.as_deref();
         let (here, least) = (Partition::of(self.group), wanted.sub_groups_min);
-        let is_other = self.planning.plan.is_some();
+        let is_other = self.has_plan();
         let is_there = Layout::from_wire(self.group, before).now().partitions() == to;
         let is_new = !is_there || least != self.sub_groups_min();
-        if is_new && !is_other {
-            let begun = steps::begun(before, here, to, wanted.cause, least, now.wall_ms);
-            self.write_layout(Some(begun), now);
-            self.planning.plan = resume(self.group, self.state.layout.as_deref());
+        let begun =
+            (is_new && !is_other).then(|| steps::begun(before, here, to, wanted.cause, least, now.wall_ms));
+        let record = begun.map(|begun| {
+            self.planning.plan = resume(self.group, Some(&begun));
             self.planning.ask_at = Duration::ZERO;
-            self.gathering.notices_due = Some(true);
-        }
+            self.write_layout(begun, now)
+        });
         match wanted.to {
             // Another was wanted in the same breath.
             Some(asker) if is_other => self.effects.push_back(Effect::Changed(asker, Err(under_way()))),
-            Some(asker) => self.answer_planned(asker),
+            Some(asker) => self.answer_planned(asker, record),
             None => {}
         }
     }
@@ -294,8 +299,8 @@ impl<R> Home<R> {
         }
     }
 
-    fn take_step(&mut self, step: Step, now: Now) {
-        let Some(layout) = &self.state.layout else { return };
+    fn take_step(&mut self, step: Step, now: Now) -> Option<Seq> {
+        let layout = self.state.layout.as_deref()?;
         let next = match step {
             Step::Move(percent) => {
                 if let Some(plan) = &mut self.planning.plan {
@@ -305,29 +310,25 @@ impl<R> Home<R> {
             }
             Step::Commit => steps::committed(layout, now.wall_ms),
             Step::RollBack(why) => steps::rolled_back(layout, why, now.wall_ms),
-        };
-        if next.as_ref().is_some_and(|next| next.plan.is_none()) {
+        }?;
+        if next.plan.is_none() {
             self.planning.plan = None;
             self.planning.look_at = Some(now.since_start);
-            if self.state.notices_watermark.is_none() {
-                self.gathering.notices_due = Some(false);
-            }
         }
         self.planning.ask_at = now.since_start;
-        self.write_layout(next, now);
+        Some(self.write_layout(next, now))
     }
 
-    fn write_layout(&mut self, layout: Option<wire::Layout>, now: Now) {
-        if let Some(layout) = layout {
-            self.state.layout = Some(Box::new(layout.clone()));
-            self.state_changed = true;
-            self.gathering.push_silent(None, Body::Layout(layout), now.wall_ms);
-        }
+    fn write_layout(&mut self, layout: wire::Layout, now: Now) -> Seq {
+        self.state.layout = Some(Box::new(layout.clone()));
+        self.state_changed = true;
+        self.note_unfinished();
+        self.gathering.push_silent(None, Body::Layout(layout), now.wall_ms)
     }
 
-    /// Once what was decided is durable.
-    fn answer_planned(&mut self, to: R) {
-        let seq = self.gathering.end().get().saturating_sub(1);
+    /// Once what was decided is durable; it was so before, where there is no record of it.
+    fn answer_planned(&mut self, to: R, record: Option<Seq>) {
+        let seq = record.map_or(0, Seq::get);
         self.gathering.changed.push((to, wire::Changed { seq, changed: 0 }));
     }
 

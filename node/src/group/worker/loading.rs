@@ -83,11 +83,10 @@ pub(super) async fn next(loading: &mut Option<Loading>) -> Page {
 }
 
 impl Worker {
-    /// Begins to fetch the members of the slots that are to be here and are not yet; as fast as they come,
-    /// where somebody waits for them.
-    pub(super) async fn prepare(&mut self, is_urgent: bool) -> Result<(), Refusal> {
+    /// Begins to fetch the members of those slots `here` that are not there yet; as fast as they come, where
+    /// somebody waits for them.
+    pub(super) async fn prepare(&mut self, here: &Slots, is_urgent: bool) -> Result<(), Refusal> {
         let tail = self.open_tail().await?;
-        let here = self.slots_here();
         let owner = self
             .owner
             .get_or_insert_with(|| Box::new(SubGroup::new(MemberList::new(tail.tail()), &self.limits)));
@@ -145,7 +144,7 @@ impl Worker {
             if self.owner.as_ref().is_some_and(|owner| owner.members().slots().contains(slot)) {
                 return Ok(());
             }
-            self.prepare(true).await?;
+            self.prepare(&self.slots_here(), true).await?;
             while self.loading.is_some() {
                 let page = next(&mut self.loading).await;
                 self.handle_page(page)?;

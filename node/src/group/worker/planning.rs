@@ -108,11 +108,11 @@ impl Worker {
     /// How this node does as an owner.
     pub(super) async fn report(&mut self, asked: AskedOwner) -> Result<wire::Owner, Refusal> {
         self.learn_layout(Some(asked.layout)).await?;
-        if self.slots_here().is_empty() {
+        let here = self.slots_here();
+        if here.is_empty() {
             return Err(Refusal::new(Code::NotHome, "no sub-group is placed on this node"));
         }
-        self.prepare(false).await?;
-        let here = self.slots_here();
+        self.prepare(&here, false).await?;
         let (Some(owner), Some(layout)) = (&self.owner, &self.layout) else {
             return Err(Refusal::new(Code::Internal, "an owner that was made ready is none"));
         };

@@ -295,7 +295,13 @@ fn silent_records_are_passed_over_in_their_place_and_no_others() {
     let run_with_two = || {
         let mut run = Run::new();
         for at in [3, 4] {
-            run.write(wire::Record { silent: true, ..change(at, ANN, Kind::Unmuted) });
+            let layout = wire::Layout { version: at, ..Default::default() };
+            run.write(wire::Record {
+                seq: at,
+                silent: true,
+                body: Some(Body::Layout(layout)),
+                ..Default::default()
+            });
         }
         run
     };
@@ -317,6 +323,13 @@ fn silent_records_are_passed_over_in_their_place_and_no_others() {
     run.events.pop();
     run.tell(told(5, 6));
     run.assert_found("which is not silent");
+}
+
+#[test]
+fn a_mute_that_members_are_not_told_of_is_found() {
+    let mut run = Run::new();
+    run.write(wire::Record { silent: true, ..change(3, ANN, Kind::Muted) });
+    run.assert_found("the record at 3 is kept from members");
 }
 
 #[test]
