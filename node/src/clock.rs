@@ -25,10 +25,16 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        milliseconds(since)
     }
 
     fn processor_time(&self) -> Option<Duration> {
         ops::processor_time()
     }
+}
+
+/// Whole milliseconds, as records, frames and gauges state them.
+#[must_use]
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,6 +9,8 @@ mod others;
 
 mod steering;
 
+mod verdicts;
+
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use quinn::{AsyncUdpSocket, Endpoint, Runtime};

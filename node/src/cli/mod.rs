@@ -24,10 +24,13 @@ mod status;
 
 mod token;
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use shoal_node::config::LogFormat;
+use shoal_node::{
+    clock::{Clock as _, SystemClock},
+    config::LogFormat,
+};
 
 use output::Output;
 
@@ -157,6 +160,5 @@ fn log_of_client(shared: &Shared) -> anyhow::Result<()> {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    SystemClock.now_ms()
 }

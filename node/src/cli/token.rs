@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use shoal_certs::Claims;
+use shoal_node::clock::milliseconds;
 use shoal_protocol::{DeviceId, UserId};
 
 use super::{DataFolder, folder, now_ms, output::Output};
@@ -57,7 +58,7 @@ impl Token {
 /// A user's claims from now on.
 pub(super) fn claims(user: UserId, ttl: Duration) -> anyhow::Result<Claims> {
     let issued_ms = now_ms();
-    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let ttl_ms = milliseconds(ttl);
     anyhow::ensure!(ttl_ms >= 1000, "a token is good for a second at least");
     let expires_ms = issued_ms.checked_add(ttl_ms).context("a token that never expires is none")?;
     Ok(Claims::new(user, issued_ms, expires_ms))

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::coordination::{Complaints, NodeName, Nodes};
+use crate::{
+    clock::milliseconds,
+    coordination::{Complaints, NodeName, Nodes},
+};
 
 /// How much a node puts up with.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +17,15 @@ pub(super) struct Patience {
     pub(super) slow_after: Duration,
     /// Who is slow is well once it has been in time for so long, every time.
     pub(super) well_after: Duration,
+}
+
+impl Patience {
+    /// Of two who see the same, one may find it just slow and the other not yet, and be well sooner: who is
+    /// in doubt begins sooner than anybody complains, and ends later.
+    fn in_doubt(self) -> Self {
+        let (slow_after, well_after) = (self.slow_after / 2, self.well_after + self.slow_after);
+        Self { slow_after, well_after, ..self }
+    }
 }
 
 /// Who is asked for a sign of life.
@@ -69,13 +81,13 @@ impl Findings {
 
     /// Who is slow, with moments that are counted from `began_ms`.
     pub(super) fn complaints(&self, me: &NodeName, began_ms: u64) -> Complaints {
-        let at_ms =
-            |since: Duration| began_ms.saturating_add(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let at_ms = |since| began_ms.saturating_add(milliseconds(since));
         let mut complaints = Complaints::default();
         if let Some(since) = self.own.slow_since() {
             complaints.of.insert(me.clone(), at_ms(since));
         }
         for (whom, subject) in &self.others {
+            complaints.store_in_doubt |= *whom == Asked::Store && subject.is_in_doubt();
             match (whom, subject.suspicion.slow_since()) {
                 (Asked::Node(node), Some(since)) => drop(complaints.of.insert(node.clone(), at_ms(since))),
                 (Asked::Store, Some(since)) => complaints.store_since_ms = Some(at_ms(since)),
@@ -114,6 +126,8 @@ struct Subject {
     /// How long the slowest answer took, of those since the last look.
     longest: Option<Duration>,
     suspicion: Suspicion,
+    /// The same, with another patience.
+    doubt: Suspicion,
 }
 
 impl Subject {
@@ -123,11 +137,22 @@ impl Subject {
         let is_late = longest.max(waited) > Some(patience.late);
         if !self.is_there {
             // Who is gone is not late.
-            self.suspicion.see(false, now, patience);
+            self.see(false, now, patience);
         } else if is_late || longest.is_some() {
-            self.suspicion.see(is_late, now, patience);
+            self.see(is_late, now, patience);
         }
         // Of a question that is under way nothing can be said yet.
+    }
+
+    fn see(&mut self, is_late: bool, now: Duration, patience: Patience) {
+        self.suspicion.see(is_late, now, patience);
+        self.doubt.see(is_late, now, patience.in_doubt());
+    }
+
+    /// Might another complain of it for the same reason?
+    fn is_in_doubt(&self) -> bool {
+        let is_late = matches!(self.suspicion, Suspicion::Well { late_since: Some(_) });
+        is_late || self.doubt.slow_since().is_some()
     }
 
     /// Whoever was late in looking cannot tell whether others were.
@@ -176,183 +201,4 @@ impl Default for Suspicion {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::coordination::{NodeRecord, conformance::node};
-
-    const PATIENCE: Patience =
-        Patience { late: ms(500), slow_after: Duration::from_secs(3), well_after: Duration::from_secs(30) };
-    const STEP: Duration = ms(250);
-
-    const fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    fn named(name: &str) -> NodeName {
-        NodeName(name.into())
-    }
-
-    fn nodes(started: &[(&str, u64)]) -> Nodes {
-        let record = |(name, started_ms): &(&str, u64)| {
-            (named(name), NodeRecord { started_ms: *started_ms, ..node(name) })
-        };
-        started.iter().map(record).collect()
-    }
-
-    /// Node `a`, which looks at the others.
-    struct World {
-        findings: Findings,
-        now: Duration,
-        nodes: Nodes,
-        /// Whoever answers in time, to the questions of each look.
-        answering: Vec<Asked>,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let answering = vec![Asked::Store, Asked::Node(named("b")), Asked::Node(named("c"))];
-            let nodes = nodes(&[("a", 1), ("b", 1), ("c", 1)]);
-            Self { findings: Findings::default(), now: Duration::ZERO, nodes, answering }
-        }
-
-        fn silence(&mut self, whom: &Asked) {
-            self.answering.retain(|other| other != whom);
-        }
-
-        /// For so long, with looks that are so late; who is slow then.
-        fn pass(&mut self, time: Duration, overdue: Duration) -> Vec<String> {
-            let until = self.now + time;
-            while self.now < until {
-                self.now += STEP + overdue;
-                self.findings.look(self.now, overdue, &self.nodes, &named("a"), PATIENCE);
-                for whom in &self.answering {
-                    self.findings.answered(whom, true, self.now + ms(1));
-                }
-            }
-            self.slow()
-        }
-
-        fn slow(&self) -> Vec<String> {
-            let found = self.findings.complaints(&named("a"), 0);
-            let store = found.store_since_ms.map(|_| "store".to_owned());
-            found.of.into_keys().map(|node| node.0).chain(store).collect()
-        }
-    }
-
-    #[test]
-    fn one_that_does_not_answer_is_slow_after_a_while_and_well_once_it_has_answered_for_long() {
-        for (whom, shown) in [(Asked::Node(named("b")), "b"), (Asked::Store, "store")] {
-            let mut world = World::new();
-            assert!(world.pass(Duration::from_secs(60), ms(0)).is_empty());
-            world.silence(&whom);
-            assert!(world.pass(ms(3_500), ms(0)).is_empty());
-            assert_eq!(world.pass(ms(500), ms(0)), [shown]);
-            world.answering.push(whom.clone());
-            world.findings.answered(&whom, true, world.now);
-            assert_eq!(world.pass(Duration::from_secs(30), ms(0)), [shown]);
-            assert!(world.pass(ms(1_000), ms(0)).is_empty());
-        }
-    }
-
-    #[test]
-    fn one_that_cannot_be_reached_is_as_late_as_can_be() {
-        let mut world = World::new();
-        let b = Asked::Node(named("b"));
-        world.silence(&b);
-        for _ in 0..14 {
-            world.pass(STEP, ms(0));
-            world.findings.answered(&b, false, world.now + ms(2));
-        }
-        assert_eq!(world.slow(), ["b"]);
-    }
-
-    #[test]
-    fn one_whose_link_is_lost_again_and_again_is_late_each_time() {
-        let mut world = World::new();
-        let b = Asked::Node(named("b"));
-        world.silence(&b);
-        for _ in 0..3 {
-            assert!(world.pass(ms(1_250), ms(0)).is_empty());
-            world.findings.answered(&b, false, world.now + ms(2));
-        }
-        assert_eq!(world.pass(STEP, ms(0)), ["b"]);
-    }
-
-    #[test]
-    fn one_answer_in_time_begins_the_count_anew() {
-        let mut world = World::new();
-        let b = Asked::Node(named("b"));
-        world.silence(&b);
-        for _ in 0..10 {
-            assert!(world.pass(ms(3_000), ms(0)).is_empty());
-            world.findings.answered(&b, true, world.now);
-            // It was late, and is asked again at the next look.
-            world.pass(STEP, ms(0));
-            world.findings.answered(&b, true, world.now + ms(1));
-            world.pass(STEP, ms(0));
-        }
-    }
-
-    #[test]
-    fn one_that_stands_still_now_and_then_calls_itself_slow_and_nobody_else() {
-        let mut world = World::new();
-        world.silence(&Asked::Node(named("b")));
-        world.silence(&Asked::Node(named("c")));
-        assert!(world.pass(ms(3_000), ms(740)).is_empty());
-        assert_eq!(world.pass(ms(60_000), ms(740)), ["a"]);
-        world.answering = World::new().answering;
-        for whom in world.answering.clone() {
-            world.findings.answered(&whom, true, world.now);
-        }
-        assert_eq!(world.pass(ms(29_000), ms(0)), ["a"]);
-        assert!(world.pass(ms(2_000), ms(0)).is_empty());
-    }
-
-    #[test]
-    fn one_long_standstill_is_held_against_nobody() {
-        let mut world = World::new();
-        world.pass(ms(1_000), ms(0));
-        assert!(world.pass(STEP, Duration::from_secs(60)).is_empty());
-        assert!(world.pass(ms(5_000), ms(0)).is_empty());
-    }
-
-    #[test]
-    fn a_slow_node_whose_lease_comes_and_goes_stays_slow_and_one_that_starts_anew_does_not() {
-        let mut world = World::new();
-        let (b, there) = (Asked::Node(named("b")), world.nodes.clone());
-        world.silence(&b);
-        assert_eq!(world.pass(ms(4_000), ms(0)), ["b"]);
-        for _ in 0..20 {
-            world.nodes = nodes(&[("a", 1), ("c", 1)]);
-            assert_eq!(world.pass(ms(5_000), ms(0)), ["b"]);
-            world.nodes = there.clone();
-            assert_eq!(world.pass(ms(2_000), ms(0)), ["b"]);
-        }
-        world.nodes = nodes(&[("a", 1), ("b", 2), ("c", 1)]);
-        assert!(world.pass(STEP, ms(0)).is_empty());
-        world.nodes = there;
-        assert_eq!(world.pass(ms(4_000), ms(0)), ["b"]);
-        world.nodes = nodes(&[("a", 1), ("c", 1)]);
-        assert!(world.pass(ms(31_000), ms(0)).is_empty(), "what is gone for good is forgotten");
-    }
-
-    proptest! {
-        #[test]
-        fn slow_is_who_was_late_all_the_time_and_well_who_was_in_time(looks in prop::collection::vec(any::<bool>(), 1..300)) {
-            // Runs, so that either lasts long enough.
-            let looks: Vec<bool> = looks.iter().flat_map(|late| [*late; 30]).collect();
-            let mut suspicion = Suspicion::default();
-            let (mut run, mut is_slow) = (0_u32, false);
-            for (at, late) in looks.iter().enumerate() {
-                suspicion.see(*late, STEP * u32::try_from(at).unwrap(), PATIENCE);
-                run = if at > 0 && looks[at - 1] == *late { run + 1 } else { 0 };
-                let lasted = STEP * run;
-                if *late && lasted >= PATIENCE.slow_after { is_slow = true }
-                if !*late && lasted >= PATIENCE.well_after { is_slow = false }
-                prop_assert_eq!(suspicion.slow_since().is_some(), is_slow);
-            }
-        }
-    }
-}
+mod tests;

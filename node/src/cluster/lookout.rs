@@ -19,7 +19,7 @@ use super::{
     findings::{Asked, Findings, Patience},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, milliseconds},
     config::{ClusterLimits, Current},
     coordination::{Complaints, NodeName},
     ops::Metrics,
@@ -123,8 +123,4 @@ fn tell_apart(me: &NodeName, before: &Complaints, now: &Complaints) {
         (Some(_), None) => info!("the store answers this node in time again"),
         _ => {}
     }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,10 +6,13 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use shoal_protocol::{Code, Refusal, wire};
 use tokio::time::{sleep, timeout};
 
-use super::steering;
-use crate::coordination::{
-    self, Coordination, CoordinationError, Drains, NodeName, NodeRecord, Nodes, PARTITIONS, Roles, Slow,
-    Verdict, drains,
+use super::{steering, verdicts::Verdicts};
+use crate::{
+    clock::milliseconds,
+    coordination::{
+        Coordination, CoordinationError, Drains, NodeName, NodeRecord, Nodes, PARTITIONS, Roles, Slow,
+        Verdict, drains,
+    },
 };
 
 /// Other nodes that a client is told of,
@@ -34,6 +37,7 @@ pub(crate) struct Others {
     me: NodeName,
     coordination: Arc<dyn Coordination>,
     drains: Drains,
+    verdicts: Verdicts,
 }
 
 impl Others {
@@ -43,7 +47,7 @@ impl Others {
         loop {
             let ended = drains::end(&*coordination, &me).await;
             match ended.and(Drains::watch(&*coordination).await) {
-                Ok(drains) => return Self { me, coordination, drains },
+                Ok(drains) => return Self { me, coordination, drains, verdicts: Verdicts::default() },
                 Err(error) => tracing::warn!(%error, "this node waits until it may begin"),
             }
             sleep(RETRY).await;
@@ -69,12 +73,11 @@ impl Others {
         let placed = self.coordination.placement().borrow().clone();
         let leader = self.coordination.leader().borrow().clone();
         let (nodes, slow) = (self.nodes(), self.slow());
-        let (holding, draining) = (placed.placement.nodes().cloned(), self.draining());
+        let (holding, draining) = (placed.placement.nodes().cloned(), self.drains.names());
         let names: BTreeSet<_> = nodes.keys().cloned().chain(holding).chain(draining).collect();
         let node = |name: NodeName| {
             let is_draining = self.drains.contains(&name);
             let gone = || gone(&name);
-            let lease = leases.get(&name).map(Duration::as_millis);
             let described = describe(
                 nodes.get(&name).unwrap_or(&gone()),
                 is_draining,
@@ -82,7 +85,7 @@ impl Others {
                 nodes.contains_key(&name),
                 placed.placement.held(&name),
             );
-            let lease_ms = lease.and_then(|left| u64::try_from(left).ok());
+            let lease_ms = leases.get(&name).copied().map(milliseconds);
             wire::ClusterNode { lease_ms, ..described }
         };
         wire::Cluster {
@@ -138,7 +141,7 @@ impl Others {
         let (mut nodes, mut drains) = (self.coordination.nodes(), self.drains.clone());
         loop {
             nodes.mark_unchanged();
-            drop(drains.names());
+            drop(drains.see());
             if let Err(why) = self.check_may_go(&self.me) {
                 return why;
             }
@@ -170,7 +173,7 @@ impl Others {
     pub(crate) async fn clients_leave(&self, is_so: bool) {
         let mut drains = self.drains.clone();
         loop {
-            let (is_wished, slow) = (drains.names().contains(&self.me), self.slow());
+            let (is_wished, slow) = (drains.see().contains(&self.me), self.slow());
             let is_to_go = is_wished || slow.contains_key(&self.me);
             let leave = is_to_go && self.nodes().values().any(|node| self.takes_clients(node, &slow));
             if leave == is_so {
@@ -186,8 +189,8 @@ impl Others {
     }
 
     /// Who is slow, as this node sees it.
-    pub(crate) fn slow(&self) -> Slow {
-        coordination::slow(&self.nodes(), &self.draining())
+    pub(crate) fn slow(&self) -> Arc<Slow> {
+        self.verdicts.on(&self.nodes(), self.drains.names())
     }
 
     /// Is it another node, and clients may go there?
@@ -221,10 +224,6 @@ impl Others {
     /// The nodes that live.
     pub(crate) fn nodes(&self) -> Arc<Nodes> {
         self.coordination.nodes().borrow().clone()
-    }
-
-    fn draining(&self) -> BTreeSet<NodeName> {
-        self.drains.clone().names()
     }
 }
 

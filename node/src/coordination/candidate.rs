@@ -4,18 +4,22 @@
 //! that: whoever waits for the leadership sees it in the nodes' records, and ends the leadership in its
 //! place. Where that was wrong no harm is done, for a leader's decisions are taken only while it leads.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
-use super::{Coordination, Leadership, NodeName, Nodes, Registration, Slow, slow};
+use super::{Coordination, Drains, Leadership, NodeName, Nodes, Registration, Slow, slow};
 
 /// How often who waits looks how the leader does.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Waits until this node leads. Cancellation safe.
-pub(super) async fn elected(coordination: &dyn Coordination, registration: &dyn Registration) -> Leadership {
+pub(super) async fn elected(
+    coordination: &dyn Coordination,
+    registration: &dyn Registration,
+    drains: &Drains,
+) -> Leadership {
     let (nodes, leader) = (coordination.nodes(), coordination.leader());
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -29,7 +33,7 @@ pub(super) async fn elected(coordination: &dyn Coordination, registration: &dyn 
             _ = looks.tick() => {}
         }
         let nodes = nodes.borrow().clone();
-        let slow = slow(&nodes, &BTreeSet::new());
+        let slow = slow(&nodes, &drains.names());
         stands = may_lead(registration.node(), &nodes, &slow);
         let in_office = leader.borrow().clone();
         if let Some(leadership) = in_office.filter(|leader| stands && slow.contains_key(&leader.node)) {
@@ -59,7 +63,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        coordination::{Complaints, InProcess, Load, Roles, conformance::node},
+        coordination::{Complaints, InProcess, Load, Roles, conformance::node, drains},
         store::MemoryStore,
     };
 
@@ -69,9 +73,15 @@ mod tests {
         coordination
     }
 
+    /// Waits until a node leads, for no longer than takes two looks.
+    async fn soon(coordination: &InProcess, registration: &dyn Registration) -> Option<Leadership> {
+        let drains = Drains::watch(coordination).await.unwrap();
+        timeout(2 * LOOK, elected(coordination, registration, &drains)).await.ok()
+    }
+
     fn complains_of(names: &[&str]) -> Load {
         let of = names.iter().map(|name| (NodeName((*name).into()), 1)).collect();
-        Load { complaints: Some(Complaints { of, store_since_ms: None }), ..Load::default() }
+        Load { complaints: Some(Complaints { of, ..Complaints::default() }), ..Load::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -79,17 +89,34 @@ mod tests {
         let coordination = coordination().await;
         let a = coordination.register(node("a")).await.unwrap();
         let b = coordination.register(node("b")).await.unwrap();
-        let first = elected(&coordination, &*a).await;
-        assert!(timeout(2 * LOOK, elected(&coordination, &*b)).await.is_err(), "one leads");
+        let first = soon(&coordination, &*a).await.expect("nobody else leads");
+        assert_eq!(soon(&coordination, &*b).await, None, "one leads");
         a.report(complains_of(&["a"]));
         b.report(complains_of(&["a"]));
-        let second = timeout(2 * LOOK, elected(&coordination, &*b)).await.expect("it is replaced");
+        let second = soon(&coordination, &*b).await.expect("it is replaced");
         assert!(second.node.0 == "b" && second.term > first.term);
         coordination.depose(&second).await.unwrap();
-        assert!(timeout(2 * LOOK, elected(&coordination, &*a)).await.is_err(), "it is slow");
+        assert_eq!(soon(&coordination, &*a).await, None, "it is slow");
         a.report(complains_of(&[]));
         b.report(complains_of(&[]));
-        assert!(timeout(2 * LOOK, elected(&coordination, &*a)).await.is_ok());
+        assert!(soon(&coordination, &*a).await.is_some());
+    }
+
+    /// As for everybody else, a node that is drained does not count among the half that is left.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_could_not_be_emptied_stays() {
+        let coordination = coordination().await;
+        let a = coordination.register(node("a")).await.unwrap();
+        let b = coordination.register(node("b")).await.unwrap();
+        let drained = NodeName("b".into());
+        drains::wish(&coordination, &drained, "an operator").await.unwrap();
+        let first = soon(&coordination, &*a).await.expect("nobody else leads");
+        a.report(complains_of(&["a"]));
+        b.report(complains_of(&["a"]));
+        assert_eq!(soon(&coordination, &*b).await, None);
+        assert_eq!(*coordination.leader().borrow(), Some(first));
+        drains::end(&coordination, &drained).await.unwrap();
+        assert!(soon(&coordination, &*b).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -103,7 +130,7 @@ mod tests {
         let b = coordination.register(other).await.unwrap();
         a.report(complains_of(&["a"]));
         b.report(complains_of(&["a"]));
-        let leadership = timeout(2 * LOOK, elected(&coordination, &*a)).await.expect("it is the only one");
+        let leadership = soon(&coordination, &*a).await.expect("it is the only one");
         sleep(2 * LOOK).await;
         assert_eq!(*coordination.leader().borrow(), Some(leadership));
     }

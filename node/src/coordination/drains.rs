@@ -35,10 +35,15 @@ impl Drains {
         self.0.borrow().contains_key(&key(node))
     }
 
+    /// All of them.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<NodeName> {
+        names(&self.0.borrow())
+    }
+
     /// All of them; [`Self::changed`] waits for others than these.
-    pub fn names(&mut self) -> BTreeSet<NodeName> {
-        let wishes = self.0.borrow_and_update();
-        wishes.keys().filter_map(|key| Some(NodeName(key.strip_prefix(PREFIX)?.to_owned()))).collect()
+    pub fn see(&mut self) -> BTreeSet<NodeName> {
+        names(&self.0.borrow_and_update())
     }
 
     /// Waits for a change; false once nobody will say so any more. Cancellation safe.
@@ -72,6 +77,10 @@ pub async fn end(coordination: &dyn Coordination, node: &NodeName) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn names(wishes: &BTreeMap<String, Setting>) -> BTreeSet<NodeName> {
+    wishes.keys().filter_map(|key| Some(NodeName(key.strip_prefix(PREFIX)?.to_owned()))).collect()
 }
 
 /// The setting that says so.

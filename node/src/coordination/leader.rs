@@ -44,12 +44,15 @@ pub async fn run(
     registration: &dyn Registration,
     grace: Duration,
 ) -> Infallible {
-    let mut term = Term { coordination, standing: registration.standing(), grace };
+    let drains = watch_drains(coordination).await;
+    let mut term = Term { coordination, standing: registration.standing(), drains, grace };
     loop {
         let ended = tokio::select! {
             biased;
             Ok(()) = term.standing.changed() => Ended::Lapsed,
-            leadership = candidate::elected(coordination, registration) => term.serve(&leadership).await,
+            leadership = candidate::elected(coordination, registration, &term.drains) => {
+                term.serve(&leadership).await
+            }
         };
         match ended {
             Ended::Deposed => info!("this node leads no more"),
@@ -59,6 +62,17 @@ pub async fn run(
                 sleep(RETRY).await;
             }
         }
+    }
+}
+
+/// Waits until coordination answers.
+async fn watch_drains(coordination: &dyn Coordination) -> Drains {
+    loop {
+        match Drains::watch(coordination).await {
+            Ok(drains) => return drains,
+            Err(error) => warn!(%error, "nobody can decide here yet"),
+        }
+        sleep(RETRY).await;
     }
 }
 
@@ -101,6 +115,7 @@ fn capacities(nodes: &Nodes, draining: &BTreeSet<NodeName>, slow: &Slow) -> Capa
 struct Term<'c> {
     coordination: &'c dyn Coordination,
     standing: watch::Receiver<Standing>,
+    drains: Drains,
     grace: Duration,
 }
 
@@ -115,16 +130,12 @@ impl Term<'_> {
     /// Keeps every partition with a living node for as long as this node leads.
     async fn serve(&mut self, leadership: &Leadership) -> Ended {
         info!(term = leadership.term, "this node leads");
-        let mut drains = match Drains::watch(self.coordination).await {
-            Ok(drains) => drains,
-            Err(error) => return Ended::Away(error),
-        };
         let mut nodes = self.coordination.nodes();
         let mut placed = self.coordination.placement().borrow().clone();
         let mut decided: Option<Capacities> = None;
         loop {
             let living = Arc::clone(&nodes.borrow_and_update());
-            let draining = drains.names();
+            let draining = self.drains.see();
             let capacities = capacities(&living, &draining, &slow(&living, &draining));
             // Most changes are reports of load.
             if decided.as_ref() != Some(&capacities) {
@@ -142,7 +153,7 @@ impl Term<'_> {
                 biased;
                 Ok(()) = self.standing.changed() => return Ended::Lapsed,
                 Ok(()) = nodes.changed() => {}
-                true = drains.changed() => {}
+                true = self.drains.changed() => {}
                 else => pending().await,
             }
         }
@@ -379,7 +390,7 @@ mod tests {
         let _standing = lead(&coordination, coordination.register(node("b")).await.unwrap());
         until(&mut placement, |placed| is_over(placed, &["a", "b"])).await;
         let slow = NodeName("a".into());
-        let complaints = Complaints { of: BTreeMap::from([(slow.clone(), 1)]), store_since_ms: None };
+        let complaints = Complaints { of: BTreeMap::from([(slow.clone(), 1)]), ..Complaints::default() };
         let version = placement.borrow_and_update().version;
         a.report(Load { placement: version, complaints: Some(complaints), ..Load::default() });
         timeout(SETTLE_MAX / 2, placement.changed()).await.expect("nobody waits for it").unwrap();

@@ -1,6 +1,6 @@
 //! What a node says of itself to the others, second by second, and what it shows of all of them.
 
-use std::{convert::Infallible, future::pending, thread::available_parallelism, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, thread::available_parallelism, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -50,7 +50,7 @@ impl Node {
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut busy = Busy::default();
-        let mut all = All { began: Instant::now(), slow: Slow::new(), desired: Desired::default() };
+        let mut all = All { began: Instant::now(), slow: Arc::default(), desired: Desired::default() };
         loop {
             tokio::select! {
                 biased;
@@ -85,7 +85,7 @@ async fn changed(watched: &mut Option<watch::Receiver<u64>>) {
 /// What this node sees of all of them.
 struct All {
     began: Instant,
-    slow: Slow,
+    slow: Arc<Slow>,
     desired: Desired,
 }
 

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use shoal_node::clock::milliseconds;
 use shoal_protocol::{UserId, wire};
 use wire::change::Body;
 
@@ -103,7 +104,7 @@ pub(super) async fn mute(
         _ if lift => (0, format!("{user} may send to {} again", group.group)),
         None => (u64::MAX, format!("{user} is muted in {}", group.group)),
         Some(time) => {
-            let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let time_ms = milliseconds(time);
             let said = format!("{user} is muted in {} for {}", group.group, humantime::format_duration(time));
             (now_ms().saturating_add(time_ms), said)
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock::milliseconds;
+
 /// What an owner says of itself, and how long it took to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Report {
@@ -121,10 +123,10 @@ impl Owner {
     ) -> Option<Worse> {
         let silent = now.saturating_sub(self.heard.map_or(since, |heard| heard.max(since)));
         if silent > silence_max {
-            return Some(Worse::Silent(millis(silent)));
+            return Some(Worse::Silent(milliseconds(silent)));
         }
         if self.slow >= SLOW_REPORTS {
-            return Some(Worse::Slow { took_ms: millis(self.worst), bound_ms: millis(bound) });
+            return Some(Worse::Slow { took_ms: milliseconds(self.worst), bound_ms: milliseconds(bound) });
         }
         let (first, last) = (self.first?, self.last?);
         if last.gaps > first.gaps {
@@ -157,8 +159,4 @@ impl Standard {
         };
         Self { delay: self.delay.max(other.delay), objections }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
