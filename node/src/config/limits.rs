@@ -270,7 +270,8 @@ pub struct GroupLimits {
     /// milliseconds, before the next; an eighth of that where the members outgrow the sub-groups.
     pub plan_observe_ms: u64,
     /// An owner that takes longer to judge a message, or is further behind, makes a plan roll back, in
-    /// milliseconds; it may always take twice as long as before the plan.
+    /// milliseconds; it may always take twice as long as before the plan. Where none is under way, and
+    /// messages wait longer again and again, the group is cut into more sub-groups.
     pub plan_delay_max_ms: u64,
     /// After a plan was rolled back none begins by itself for so long, in milliseconds.
     pub plan_retry_ms: u64,

@@ -13,6 +13,8 @@
 //!                                                           somebody wants it
 //! ```
 
+mod backlog;
+
 mod health;
 
 mod size;
@@ -23,6 +25,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::coordination::Partition;
 
+pub(crate) use backlog::Backlog;
 use health::{Owner, Standard};
 pub(crate) use health::{Report, Worse};
 pub(crate) use size::{Growth, sub_groups, wanted};

@@ -17,6 +17,8 @@ mod planning;
 
 mod sleeping;
 
+mod waits;
+
 use std::{
     collections::BTreeSet,
     future::{Future, pending},
@@ -54,6 +56,7 @@ use astray::Astray;
 use following::Following;
 use loading::Loading;
 use owning::Parked;
+use waits::Waits;
 
 /// What a worker has waited for.
 enum Done {
@@ -99,6 +102,7 @@ pub(super) struct Worker {
     loading: Option<Loading>,
     /// How often a feed did not bring what was next.
     gaps: u64,
+    waits: Waits,
     /// The home's plan is one of so many.
     permit: Option<PlanPermit>,
     /// Nodes that owe an answer as owners.
@@ -144,6 +148,7 @@ impl Worker {
             owner: None,
             loading: None,
             gaps: 0,
+            waits: Waits::default(),
             permit: None,
             asked: BTreeSet::new(),
             to_ask: None,
@@ -166,6 +171,7 @@ impl Worker {
         let mut stopping = pin!(groups.stopping().wait());
         loop {
             let has_room = self.has_room();
+            self.waits.note_room(has_room);
             let (is_quiet, idle_at, tick_at) = (self.is_quiet(), self.idle_at(), self.tick_at());
             tokio::select! {
                 biased;
@@ -238,6 +244,9 @@ impl Worker {
     async fn handle_input(&mut self, home: &Place, input: Input) {
         if self.is_stopping {
             return input.refuse(going(), self.groups.metrics());
+        }
+        if let Input::Publish(publish) | Input::Owned(publish, _) = &input {
+            self.waits.note(publish.arrived.elapsed());
         }
         match (home, input) {
             (_, Input::Astray(publish)) => self.turn_away(publish, homeless()),

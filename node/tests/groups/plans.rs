@@ -7,7 +7,7 @@ use shoal_node::{config::GroupLimits, group::Actor, store::MemoryTiming};
 use shoal_protocol::{Code, GroupId, Refusal, wire};
 use wire::{change::Body, plan::Cause, plan_command::Action};
 
-use super::world::{World, committed, id};
+use super::world::{World, committed, id, text_message};
 
 const OBSERVE: Duration = Duration::from_secs(4);
 
@@ -197,4 +197,33 @@ async fn plans_by_themselves_keep_to_their_bounds() {
     committed(&world.publish(group, &world.sender("ann"), 2, "on").await);
     at(&world, group, Some(0)).await;
     assert_eq!(layout(&world, group).await.plan.unwrap().cause(), Cause::Grown);
+}
+
+/// A message a hundredth of a second, for so long, each of which has waited so long for its turn.
+async fn talk(world: &World, group: GroupId, numbers: std::ops::Range<u64>, waited: Duration) {
+    let ann = world.sender("ann");
+    for number in numbers {
+        let arrived = tokio::time::Instant::now() - waited;
+        let mut receipts = world.send_arrived(group, &ann, number, text_message("on"), arrived);
+        receipts.recv().await.expect("every message is answered");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_wait_too_long_to_be_judged_get_more_owners() {
+    let group = GroupId::named("g");
+    let limits = GroupLimits { member_rate_per_second: 1_000, ..limits() };
+    let world = World::with(1, limits, MemoryTiming::default());
+    world.create("ann", group, &["bob"]).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    talk(&world, group, 1..600, Duration::from_millis(900)).await;
+    assert_eq!(layout(&world, group).await.version, 0, "not too long");
+    talk(&world, group, 600..1_200, Duration::from_millis(1_100)).await;
+    assert_eq!(layout(&world, group).await.plan.unwrap().cause(), Cause::Late);
+    at(&world, group, None).await;
+    assert_eq!(state(&world, group).await, (2, None));
+    world.change("ann", group, Body::Add(wire::Add { users: vec!["cid".into()] })).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(state(&world, group).await, (2, None), "they are kept, few as the members are");
 }

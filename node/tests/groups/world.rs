@@ -113,6 +113,18 @@ impl World {
         number: u64,
         message: wire::Message,
     ) -> mpsc::Receiver<wire::Receipt> {
+        self.send_arrived(group, sender, number, message, Instant::now())
+    }
+
+    /// The same, of a message that came to the node at some moment.
+    pub(crate) fn send_arrived(
+        &self,
+        group: GroupId,
+        sender: &SenderId,
+        number: u64,
+        message: wire::Message,
+        arrived: Instant,
+    ) -> mpsc::Receiver<wire::Receipt> {
         let (to, receipts) = mpsc::channel(1);
         let receipt = to.try_reserve_owned().expect("a new channel has room");
         self.groups.publish(Publish {
@@ -121,7 +133,7 @@ impl World {
             number,
             message,
             receipt: ReceiptTo::Session(receipt),
-            arrived: Instant::now(),
+            arrived,
         });
         receipts
     }

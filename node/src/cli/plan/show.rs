@@ -184,6 +184,7 @@ fn cause(cause: wire::plan::Cause) -> &'static str {
         wire::plan::Cause::Thin => "the group has grown thin",
         wire::plan::Cause::Uneven => "its sub-groups are spread unevenly",
         wire::plan::Cause::Command => "an administrator wanted it",
+        wire::plan::Cause::Late => "messages waited too long to be judged",
         wire::plan::Cause::Unknown => "for a reason that this version does not know",
     }
 }

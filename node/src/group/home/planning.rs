@@ -16,7 +16,7 @@ use crate::{
     group::{
         Actor,
         layout::Layout,
-        plan::{self, Growth, Pace, Plan, Report, Step, steps},
+        plan::{self, Backlog, Growth, Pace, Plan, Report, Step, steps},
         sub_group::Now,
     },
     store::GroupState,
@@ -61,6 +61,7 @@ pub(crate) struct Answered {
 pub(super) struct Planning {
     plan: Option<Plan>,
     growth: Growth,
+    backlog: Backlog,
     /// When to look at the group's size again.
     look_at: Option<Duration>,
     /// When to look whether its sub-groups are spread evenly; none while there is one alone.
@@ -77,6 +78,7 @@ impl Planning {
         Self {
             plan: resume(group, state.layout.as_deref()),
             growth: Growth::default(),
+            backlog: Backlog::default(),
             look_at: Some(Duration::ZERO),
             even_at: None,
             ask_at: Duration::ZERO,
@@ -101,8 +103,9 @@ impl<R> Home<R> {
     /// When [`Self::handle_tick`] is due, since the node's start.
     #[must_use]
     pub(crate) fn tick_at(&self) -> Option<Duration> {
-        let Planning { plan, look_at, even_at, ask_at, .. } = &self.planning;
-        plan.as_ref().map(|_| *ask_at).into_iter().chain(*look_at).chain(*even_at).min()
+        let Planning { plan, backlog, look_at, even_at, ask_at, .. } = &self.planning;
+        let ask_at = plan.as_ref().map(|_| *ask_at);
+        ask_at.into_iter().chain(*look_at).chain(*even_at).chain(backlog.look_at()).min()
     }
 
     /// A plan is under way that goes on by itself.
@@ -134,6 +137,9 @@ impl<R> Home<R> {
         if self.planning.even_at.is_some_and(|at| at <= now.since_start) {
             self.look_at_spread(now);
         }
+        if self.planning.backlog.look_at().is_some_and(|at| at <= now.since_start) {
+            self.look_at_backlog(now);
+        }
         let pace = self.pace();
         let durable = self.durable;
         let Planning { plan: Some(plan), ask_at, marks, .. } = &mut self.planning else { return };
@@ -164,14 +170,44 @@ impl<R> Home<R> {
             gaps: owner.gaps,
         };
         let pace = self.pace();
-        if let Some(plan) = &mut self.planning.plan {
-            plan.handle_report(partition, report, pace, now.since_start);
+        match &mut self.planning {
+            Planning { plan: Some(plan), .. } => {
+                plan.handle_report(partition, report, pace, now.since_start);
+            }
+            Planning { backlog, .. } => {
+                backlog.handle_wait(Duration::from_millis(owner.waited_ms), pace.delay_max);
+            }
         }
+    }
+
+    /// A message has come: where many do, owners are looked at.
+    pub(super) fn note_message(&mut self, now: Now) {
+        self.planning.backlog.handle_message(now.since_start);
+    }
+
+    /// Owners of a lively group are asked how long messages wait with them; where that was too long again
+    /// and again, it is cut into more.
+    fn look_at_backlog(&mut self, now: Now) {
+        let is_late = self.planning.backlog.look(now.since_start);
+        if self.has_plan() || self.state.closed {
+            return;
+        }
+        let sub_groups = self.sub_groups();
+        let by_size = plan::sub_groups(self.state.members, self.limits.sub_group_max);
+        if is_late
+            && self.may_begin_plan(now)
+            && let Some(wanted) = self.planning.backlog.relieve(sub_groups, by_size, now.since_start)
+        {
+            return self.lay_out(Goal::SubGroups(wanted), Cause::Late, self.sub_groups_min(), None);
+        }
+        let layout = Layout::from_wire(self.group, self.state.layout.as_deref());
+        self.effects.push_back(Effect::AskOwners(layout.now().partitions().to_vec(), layout.version()));
     }
 
     /// Members may have become too many, or too few, for the sub-groups there are.
     pub(super) fn look_at_size(&mut self, now: Now) {
-        self.planning.look_at = None;
+        let kept = self.planning.backlog.kept(now.since_start);
+        self.planning.look_at = kept.map(|(_, until)| until);
         if self.planning.even_at.is_none() && self.sub_groups() > 1 {
             self.planning.even_at = Some(now.since_start + self.rebalance());
         }
@@ -183,6 +219,7 @@ impl<R> Home<R> {
         let expected = self.planning.growth.expected(members, self.pace().plan());
         let (target, least) = (self.limits.sub_group_max, self.sub_groups_min());
         let least_now = u16::try_from(least).unwrap_or(shoal_protocol::SLOTS);
+        let least_now = least_now.max(kept.map_or(0, |(sub_groups, _)| sub_groups));
         let Some(wanted) = plan::wanted(members, expected, self.sub_groups(), target, least_now) else {
             return;
         };

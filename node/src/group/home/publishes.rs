@@ -15,6 +15,7 @@ const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 impl<R> Home<R> {
     /// A message, as its owner judged it.
     pub(crate) fn handle_publish(&mut self, judged: Judged<R>, now: Now) {
+        self.note_message(now);
         let id = judged.publish.sender.clone();
         let (sender, load) = self.senders.need(&id);
         if sender.is_ready() {

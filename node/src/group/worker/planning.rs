@@ -1,5 +1,7 @@
 //! The shell round a plan: where sub-groups go, how their owners do, and what it looks like to operators.
 
+use std::time::Duration;
+
 use shoal_protocol::{Code, Refusal, Slot, wire};
 use tokio::time::Instant;
 
@@ -116,6 +118,8 @@ impl Worker {
         let (Some(owner), Some(layout)) = (&self.owner, &self.layout) else {
             return Err(Refusal::new(Code::Internal, "an owner that was made ready is none"));
         };
+        // Who only looks at it takes nothing from what its home will ask.
+        let waited = if asked.count { Duration::ZERO } else { self.waits.take() };
         let members = owner.members();
         let is_ready = layout.version() >= asked.layout && here.without(members.slots()).is_empty();
         let mut counts = std::collections::BTreeMap::<u16, u64>::new();
@@ -134,6 +138,7 @@ impl Worker {
             judged,
             objected,
             gaps: self.gaps,
+            waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
