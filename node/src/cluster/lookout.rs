@@ -1,8 +1,8 @@
 //! Asks the other nodes and the store for signs of life, and watches its own timers.
 //!
-//! A question goes the way of any request: to a node through its link, its endpoint, its tasks and back, to
-//! the store through its connections. So what is measured is what others feel of a node, and not only how
-//! long datagrams take.
+//! A question goes the way of any request: to a node through its link, its endpoint, its tasks and back. So
+//! what is measured is what others feel of a node, and not only how long datagrams take. The store is asked
+//! past what waits for it: a node that has much to write is not slow.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,9 +30,6 @@ use crate::{
 /// Between two looks. Whoever has answered is asked again at the next one, so of a node that has time once
 /// a second an answer takes three quarters of one.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Looked up in the store, to see how long it takes; it is not there.
-const SIGN_OF_LIFE: &str = "sign-of-life";
 
 /// Looks for nodes that are slow.
 pub(super) struct Lookout {
@@ -90,7 +87,7 @@ impl Lookout {
             Asked::Node(node) => {
                 self.links.sign_of_life(node).await.map_or_else(|why| why.code != Code::Busy, |()| true)
             }
-            Asked::Store => self.store.setting(SIGN_OF_LIFE).await.is_ok(),
+            Asked::Store => self.store.sign_of_life().await.is_ok(),
         };
         (whom, is_well)
     }

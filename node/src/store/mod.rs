@@ -289,6 +289,13 @@ pub trait Store: Send + Sync + 'static {
     /// Settings whose keys begin with `prefix`, ascending.
     async fn settings(&self, prefix: &str) -> Result<BTreeMap<String, Setting>, StoreError>;
 
+    /// Has the engine answer, past all that waits for it here: how long that takes says how the engine is,
+    /// and the way to it, and not how much there is to do.
+    async fn sign_of_life(&self) -> Result<(), StoreError> {
+        // Looked up, not found.
+        self.setting("sign-of-life").await.map(drop)
+    }
+
     /// Does it still write? The reason if not.
     fn health(&self) -> Result<(), StoreError>;
 }

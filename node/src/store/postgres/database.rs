@@ -26,6 +26,8 @@ const READS_PER_CONNECTION_MAX: usize = 8;
 pub(super) struct Database {
     writers: Vec<(mpsc::Sender<Request>, Arc<Link>)>,
     readers: Vec<Link>,
+    /// For signs of life alone: nothing waits there.
+    aside: Link,
     next_reader: AtomicUsize,
     /// Room for reads.
     reads: Semaphore,
@@ -46,6 +48,7 @@ impl Database {
         Self {
             writers: (0..limits.write_connections.max(1)).map(writer).collect(),
             readers: (0..readers).map(|_| Link::start(route.clone())).collect(),
+            aside: Link::start(route.clone()),
             next_reader: AtomicUsize::new(0),
             reads: Semaphore::new(readers * READS_PER_CONNECTION_MAX),
             metrics: Arc::clone(metrics),
@@ -88,6 +91,12 @@ impl Database {
             Some(session) => Ok(session),
             None => self.readers[turn].session().await,
         }
+    }
+
+    /// Waits until it has answered, whatever else it is asked.
+    pub(super) async fn sign_of_life(&self) -> Result<(), StoreError> {
+        let session = self.aside.session().await?;
+        session.rows(&session.statements.setting, &[&b"sign-of-life".as_slice()]).await.map(drop)
     }
 
     /// Waits until it can be written to.

@@ -249,6 +249,11 @@ impl Store for PostgresStore {
         self.checked(settings::list(self.settings_database(), prefix).await)
     }
 
+    async fn sign_of_life(&self) -> Result<(), StoreError> {
+        let signs = self.databases.iter().map(Database::sign_of_life);
+        self.checked(try_join_all(signs).await.map(drop))
+    }
+
     /// A database that is away comes back by itself, so this is of the moment.
     fn health(&self) -> Result<(), StoreError> {
         self.databases.iter().try_for_each(Database::health)
