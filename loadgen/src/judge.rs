@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::Instant;
@@ -77,6 +77,13 @@ impl Judge {
     #[must_use]
     pub fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// The same moment in milliseconds since 1970, for whoever sets a report beside what others have noted.
+    #[must_use]
+    pub fn began_ms(&self) -> u64 {
+        let began = SystemTime::now() - self.begun.elapsed();
+        began.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
     }
 
     /// So many are about to ask to join a group: see [`GroupChecker::joining`].

@@ -192,6 +192,8 @@ pub struct Report {
     pub turnout: Option<Turnout>,
     /// What happened when.
     pub timeline: Vec<Step>,
+    /// When the first message was due: milliseconds since 1970.
+    pub began_ms: u64,
     /// How long messages were sent.
     pub seconds: f64,
     /// How long it took, after the last, until everything had arrived.
@@ -216,6 +218,7 @@ impl Report {
         self.publish_latency_ms = judge.publish_latency();
         self.delivery_latency_ms = judge.delivery_latency();
         self.timeline = judge.timeline();
+        self.began_ms = judge.began_ms();
         self.judge(judge.finish());
     }
 

@@ -28,6 +28,11 @@ impl Cluster {
 
     /// Nodes with these settings besides (`key=value`).
     pub(crate) fn with(besides: &[&str]) -> Self {
+        Self::with_each([besides; 3])
+    }
+
+    /// The same, each with its own.
+    pub(crate) fn with_each(besides: [&[&str]; 3]) -> Self {
         let (etcd, postgres) = (Etcd::start(), Postgres::start());
         let settings = [
             format!("coordination.etcd={}", etcd.endpoint()),
@@ -35,9 +40,11 @@ impl Cluster {
             "peer_listen=127.0.0.1:0".to_owned(),
             "drain_grace_ms=2000".to_owned(),
         ];
-        let settings: Vec<_> = settings.iter().map(String::as_str).chain(besides.iter().copied()).collect();
-        let first = Machine::start(&settings);
-        let others = [first.start_beside(&settings), first.start_beside(&settings)];
+        let [first, second, third] = besides.map(|besides| {
+            settings.iter().map(String::as_str).chain(besides.iter().copied()).collect::<Vec<_>>()
+        });
+        let first = Machine::start(&first);
+        let others = [first.start_beside(&second), first.start_beside(&third)];
         Self { nodes: [first].into_iter().chain(others).collect(), etcd, postgres }
     }
 
@@ -66,8 +73,13 @@ impl Cluster {
     }
 
     /// Clients spread over all nodes, once they are all there.
-    pub(crate) fn load_with(&self, mut options: Options) -> JoinHandle<Report> {
-        options.clients.nodes = self.nodes.iter().map(|node| node.address().to_string()).collect();
+    pub(crate) fn load_with(&self, options: Options) -> JoinHandle<Report> {
+        self.load_at(&self.nodes, options)
+    }
+
+    /// The same, spread over these.
+    pub(crate) fn load_at(&self, nodes: &[Machine], mut options: Options) -> JoinHandle<Report> {
+        options.clients.nodes = nodes.iter().map(|node| node.address().to_string()).collect();
         let clients: u32 = options.shapes.iter().map(|shape| shape.groups * shape.members).sum();
         let load = thread::spawn(move || run(options));
         while self.nodes.iter().map(|node| node.metric("shoal_sessions")).sum::<f64>() < f64::from(clients) {

@@ -11,6 +11,8 @@ mod cluster;
 
 mod faults;
 
+mod measured;
+
 mod plans;
 
 mod settings;
