@@ -391,6 +391,16 @@ impl Worker {
         } else {
             self.abandon(&why);
         }
+        if matches!(error, AppendError::OutcomeUnknown(_)) {
+            self.look_soon();
+        }
+    }
+
+    /// What the last home was writing may become durable yet, with nobody there to say so: the next one shuts
+    /// it out, or finds it. Where there is no room to say so, there is other work that wakes one.
+    fn look_soon(&mut self) {
+        self.is_awaited = self.tail.as_ref().is_some_and(|tail| tail.attached() > 0);
+        let _ = self.groups.send(self.group, Input::Look);
     }
 
     /// Lets go of the home, and answers everybody who waits for it; but messages are turned away. What
