@@ -8,6 +8,7 @@ use shoal_tests::sim::{
     mutation::Mutation,
     run::{Options, run},
     seeds::{self, run_all, run_guarded},
+    slowing::Slowing,
     strike::Strike,
 };
 
@@ -64,6 +65,16 @@ fn a_plan_ends_whoever_dies_at_whichever_step() {
         }
     }
     assert!(struck >= 28, "of 32 runs only {struck} had such a moment");
+}
+
+/// The home, an owner and the leader become a hundred times as slow, and hold their leases: within ten
+/// seconds they have nothing any more. `shoal-sim --slowings` does so with other seeds.
+#[test]
+fn a_node_that_is_slow_and_holds_its_lease_is_emptied_within_ten_seconds() {
+    for (seed, slowing) in (3_000..3_006).zip(Slowing::ALL.into_iter().cycle()) {
+        let report = run_guarded(seed, Options { slowing: Some(slowing), ..Options::default() });
+        assert!(report.is_clean(), "{slowing:?}: {report}");
+    }
 }
 
 #[test]

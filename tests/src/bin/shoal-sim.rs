@@ -8,6 +8,7 @@ use shoal_tests::sim::{
     mutation::Mutation,
     run::Options,
     seeds::{self, run_all},
+    slowing::Slowing,
     strike::Strike,
 };
 
@@ -32,6 +33,9 @@ struct Arguments {
     /// Hit a node at a step of a plan: every step × every victim, for each seed.
     #[arg(long)]
     strikes: bool,
+    /// Slow a node while all else is well: the home, an owner and the leader, for each seed.
+    #[arg(long, conflicts_with_all = ["strikes", "nodes"])]
+    slowings: bool,
     /// Break something on purpose.
     #[arg(long, value_name = "WHAT")]
     mutation: Option<Mutation>,
@@ -48,13 +52,19 @@ fn main() -> ExitCode {
     }
     let Arguments { mutation, nodes, log, .. } = arguments;
     let begun = Instant::now();
-    let strikes: Vec<_> = if arguments.strikes { Strike::all().map(Some).collect() } else { vec![None] };
+    let options = Options { mutation, nodes, log, ..Options::default() };
+    let all: Vec<_> = if arguments.strikes {
+        Strike::all().map(|strike| Options { strike: Some(strike), ..options }).collect()
+    } else if arguments.slowings {
+        Slowing::ALL.map(|slowing| Options { slowing: Some(slowing), ..options }).to_vec()
+    } else {
+        vec![options]
+    };
     let mut failed = 0;
-    for strike in strikes {
-        if let Some(strike) = strike {
-            println!("{strike:?}");
+    for options in all {
+        if options.strike.is_some() || options.slowing.is_some() {
+            println!("{options:?}");
         }
-        let options = Options { mutation, nodes, strike, log };
         let seeds = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
         let reports = run_all(seeds, arguments.threads, options, |report| print!("{report}"));
         failed += reports.iter().filter(|report| !report.is_clean()).count();

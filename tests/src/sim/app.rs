@@ -7,7 +7,7 @@ mod payload;
 
 mod reading;
 
-mod transport;
+pub(super) mod transport;
 
 use std::{
     cell::RefCell,
@@ -56,7 +56,9 @@ impl Stage {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn is_over(&self) -> bool {
+    /// Are they to do nothing new?
+    #[must_use]
+    pub fn is_over(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -359,6 +361,18 @@ pub async fn run_all(apps: Vec<Arc<App>>) -> turmoil::Result {
 #[must_use]
 pub fn read_payload(payload: &[u8]) -> Option<MessageId> {
     payload::read(payload)
+}
+
+/// The groups of a run, without users' own sequences.
+#[must_use]
+pub fn shared_groups() -> Vec<GroupId> {
+    acting::groups()
+}
+
+/// The group that all are in.
+#[must_use]
+pub fn town() -> GroupId {
+    acting::town()
 }
 
 /// Every group of a run, users' own sequences among them.

@@ -2,8 +2,10 @@
 //!
 //! - [`plan`]: what a seed stands for;
 //! - [`run`]: a world is put together, disturbed, made good again, emptied and judged;
-//! - [`seeds`]: many runs, a few at a time; [`strike`]: a node that dies at a step of a plan;
+//! - [`seeds`]: many runs, a few at a time; [`strike`]: a node that dies at a step of a plan; [`slowing`]:
+//!   one that is slow and holds its lease;
 //! - [`scene`]: what all hosts share; [`node`], [`app`]: who they are, over all crashes and restarts;
+//!   [`operator`]: who orders plans;
 //! - [`network`], [`keys`], [`standstill`]: what they are given instead of a machine's;
 //! - [`database`], [`coordination`]: what the nodes of a cluster share; [`store`], [`elsewhere`]: what
 //!   lies to them;
@@ -22,11 +24,15 @@ pub mod seeds;
 
 pub mod strike;
 
+pub mod slowing;
+
 pub mod scene;
 
 pub mod node;
 
 pub mod app;
+
+pub mod operator;
 
 pub mod network;
 

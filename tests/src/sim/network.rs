@@ -55,7 +55,7 @@ impl Weather {
     }
 }
 
-type Readable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
 
 /// A UDP socket of the host that binds it.
 pub struct SimSocket {
@@ -65,7 +65,7 @@ pub struct SimSocket {
     standstill: Standstill,
     random: Mutex<StdRng>,
     /// Waits for the next datagram, or until the machine goes on; meanwhile nothing else can read.
-    readable: Mutex<Option<Readable>>,
+    readable: Mutex<Option<Waiting>>,
 }
 
 impl SimSocket {
@@ -94,12 +94,8 @@ impl SimSocket {
                 std::task::ready!(waiting.as_mut().poll(cx))?;
                 *readable = None;
             }
-            if self.standstill.holds() {
-                let standstill = self.standstill.clone();
-                *readable = Some(Box::pin(async move {
-                    standstill.over().await;
-                    Ok(())
-                }));
+            if self.standstill.is_busy() {
+                *readable = Some(goes_on(&self.standstill));
                 continue;
             }
             match self.io.try_recv_from(into) {
@@ -115,13 +111,16 @@ impl SimSocket {
 
 impl AsyncUdpSocket for SimSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(AlwaysWritable)
+        Box::pin(Writable { standstill: self.standstill.clone(), waiting: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         debug_assert!(transmit.segment_size.is_none(), "one datagram at a time was promised");
         if self.standstill.holds() {
             return Ok(());
+        }
+        if self.standstill.is_busy() {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let times = self.weather.draw(&mut lock(&self.random));
         for _ in 0..times {
@@ -161,13 +160,37 @@ impl fmt::Debug for SimSocket {
     }
 }
 
-#[derive(Debug)]
-struct AlwaysWritable;
+/// Waits until the machine has time.
+struct Writable {
+    standstill: Standstill,
+    waiting: Option<Waiting>,
+}
 
-impl UdpPoller for AlwaysWritable {
-    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+impl UdpPoller for Writable {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.waiting.is_none() && self.standstill.is_busy() && !self.standstill.holds() {
+            self.waiting = Some(goes_on(&self.standstill));
+        }
+        if let Some(waiting) = &mut self.waiting {
+            std::task::ready!(waiting.as_mut().poll(cx))?;
+            self.waiting = None;
+        }
         Poll::Ready(Ok(()))
     }
+}
+
+impl fmt::Debug for Writable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writable")
+    }
+}
+
+fn goes_on(standstill: &Standstill) -> Waiting {
+    let standstill = standstill.clone();
+    Box::pin(async move {
+        standstill.over().await;
+        Ok(())
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -11,7 +11,10 @@ use shoal_node::{config::Limits, store::MemoryTiming};
 
 pub use disturbance::{Disturbance, Host, remedies};
 
-use super::strike::Strike;
+use super::{
+    slowing::{self, Slowing},
+    strike::Strike,
+};
 
 /// Hosts that apps run on; each fails as a whole.
 pub const PHONES: usize = 4;
@@ -44,6 +47,10 @@ pub struct Plan {
     pub disturbances: Vec<(Duration, Disturbance)>,
     /// And a node that is hit at a step of a plan.
     pub strike: Option<Strike>,
+    /// Or one that is slow.
+    pub slowing: Option<Slowing>,
+    /// By what an operator draws what they order, where there is one.
+    pub operator: Option<u64>,
 }
 
 impl Plan {
@@ -75,7 +82,17 @@ impl Plan {
             pause_max,
             disturbances,
             strike: None,
+            slowing: None,
+            operator: random.random_ratio(1, 3).then(|| random.random()),
         }
+    }
+
+    /// Three nodes, of which one is slow for a while; nothing else goes wrong.
+    #[must_use]
+    pub fn slowing(seed: u64, slowing: Slowing) -> Self {
+        let disturbances = vec![(ms(2_000), Disturbance::Place(seed))];
+        let plan = Self::new(seed, Some(3));
+        Self { busy: slowing::BUSY, disturbances, slowing: Some(slowing), operator: None, ..plan }
     }
 }
 
@@ -112,6 +129,7 @@ fn limits(random: &mut StdRng) -> Limits {
     access.page_records_max = 1 << random.random_range(0..7);
     access.delivered_flush_ms = random.random_range(100..3_000);
     access.stream_receive_window_bytes = 1 << random.random_range(13..18);
+    limits.cluster.well_after_ms = 5_000;
     limits
 }
 

@@ -20,6 +20,7 @@ use super::{
     panics,
     plan::Plan,
     scene::Scene,
+    slowing::{self, Slowing},
     strike::Strike,
     world::World,
 };
@@ -33,6 +34,8 @@ pub struct Options {
     pub nodes: Option<usize>,
     /// A node is hit at a step of a plan.
     pub strike: Option<Strike>,
+    /// A node is slow, and nothing else goes wrong: three nodes, whatever else is said.
+    pub slowing: Option<Slowing>,
     /// Print what happens.
     pub log: bool,
 }
@@ -149,21 +152,34 @@ pub fn run(seed: u64, options: Options) -> Report {
     let begun = Instant::now();
     panics::watch();
     panics::take();
-    let plan = Plan { strike: options.strike, ..Plan::new(seed, options.nodes) };
+    let plan = match options.slowing {
+        Some(slowing) => Plan::slowing(seed, slowing),
+        None => Plan { strike: options.strike, ..Plan::new(seed, options.nodes) },
+    };
     let scene = Scene::new(plan, options.mutation, options.log);
     let (nodes, chronicle) = (scene.plan.nodes, scene.chronicle.clone());
     let mut world = World::new(scene);
     let rested = world.play();
     let (simulated, cast, struck) = (world.elapsed(), world.cast(), usize::from(world.has_struck()));
+    let slowed = world.slowed().to_vec();
     let holdings = holdings(&world.end(), &app::groups(&cast));
     let events = chronicle.events();
     let mut findings = judge(&Case { cast: &cast, events: &events, holdings: &holdings });
+    if options.slowing.is_some() {
+        slowing::check(&slowed, &commits(&events), &mut findings);
+    }
     if let Err(why) = rested {
         findings.find(|| why);
     }
     panics::take().into_iter().for_each(|panic| findings.find(|| panic));
     let counts = Counts { struck, ..count(&events, &holdings) };
     Report { seed, nodes, findings, hash: chronicle.hash(), counts, simulated, took: begun.elapsed() }
+}
+
+/// When apps were told of a commit.
+fn commits(events: &[(Duration, Event)]) -> Vec<Duration> {
+    let told = |event: &Event| matches!(event, Event::Settled { outcome: Outcome::Committed(_), .. });
+    events.iter().filter(|(_, event)| told(event)).map(|(at, _)| *at).collect()
 }
 
 /// Reads everything from the disk, as whoever opens it again would find it.

@@ -1,5 +1,7 @@
 //! The world of a run: its hosts, put together, disturbed, and made good again.
 
+mod slowed;
+
 use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -15,6 +17,7 @@ use super::{
     database::{self, DATABASE, Database},
     judge::Cast,
     node::{Keeping, NodeHost},
+    operator::{self, OPERATOR},
     plan::{APPS_PER_PHONE, Disturbance, Host, PHONES, remedies},
     scene::Scene,
     standstill::Standstill,
@@ -42,6 +45,7 @@ pub(super) struct World {
     nodes: Vec<Arc<NodeHost>>,
     apps: Vec<Arc<App>>,
     struck: Option<Struck>,
+    slowed: Option<slowed::Slowed>,
 }
 
 /// The node that was hit at a step of a plan.
@@ -89,11 +93,15 @@ impl World {
         }
         let apps: Vec<_> =
             (0..PHONES * APPS_PER_PHONE).map(|number| Arc::new(App::new(number, &scene))).collect();
+        if let Some(seed) = plan.operator {
+            let scene = Arc::clone(&scene);
+            sim.host(OPERATOR, move || operator::run(Arc::clone(&scene), seed));
+        }
         for phone in 0..PHONES {
             let apps = apps[phone * APPS_PER_PHONE..][..APPS_PER_PHONE].to_vec();
             sim.host(Host::Phone(phone).name(), move || app::run_all(apps.clone()));
         }
-        Self { scene, sim, disk, coordination, nodes, apps, struck: None }
+        Self { scene, sim, disk, coordination, nodes, apps, struck: None, slowed: None }
     }
 
     pub(super) fn cast(&self) -> Cast {
@@ -131,8 +139,11 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        self.scene.clock.set(self.sim.elapsed());
+        let now = self.sim.elapsed();
+        self.scene.clock.set(now);
+        self.nodes.iter().for_each(|node| node.standstill.pass_to(now));
         self.strike();
+        self.slow_one();
         if self.is_time_to_look() {
             self.start_again();
         }
@@ -233,6 +244,7 @@ impl World {
             Disturbance::DatabaseUp if self.nodes.len() > 1 => self.start(DATABASE),
             Disturbance::Pause(node) => self.nodes[node].standstill.begin(),
             Disturbance::Continue(node) => self.nodes[node].standstill.end(),
+            Disturbance::Slow(node, is_slow) => self.nodes[node].standstill.slow(is_slow),
             Disturbance::Place(seed) => self.place(seed),
             Disturbance::Drain(node, is_wished) => {
                 self.coordination.drain(&NodeName(self.nodes[node].name()), is_wished);

@@ -28,6 +28,10 @@ const DUO: &str = "duo";
 /// Made in the middle of things.
 const LATE: &str = "late";
 
+pub(super) fn town() -> GroupId {
+    GroupId::named(TOWN)
+}
+
 /// The groups of a run.
 pub(super) fn groups() -> Vec<GroupId> {
     [TOWN, CREW, DUO, LATE].map(GroupId::named).to_vec()

@@ -19,7 +19,7 @@ use crate::sim::network::{SimSocket, Weather};
 const CONNECTION_ID_BYTES: usize = 8;
 
 /// One socket at a time, from a seed.
-pub(super) struct SimTransport {
+pub(in crate::sim) struct SimTransport {
     endpoint: Endpoint,
     weather: Weather,
     seed: u64,
@@ -28,7 +28,7 @@ pub(super) struct SimTransport {
 
 impl SimTransport {
     /// Binds a socket of this host.
-    pub(super) fn new(weather: &Weather, seed: u64) -> io::Result<Self> {
+    pub(in crate::sim) fn new(weather: &Weather, seed: u64) -> io::Result<Self> {
         let mut config = EndpointConfig::default();
         let mut bytes = [0; 32];
         StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);

@@ -57,6 +57,8 @@ pub enum Disturbance {
     Pause(usize),
     /// It goes on.
     Continue(usize),
+    /// A node's machine becomes a hundred times as slow, or is well again.
+    Slow(usize, bool),
     /// The database's machine goes down.
     DatabaseDown,
     /// It comes up again.
@@ -115,6 +117,7 @@ pub fn remedies(nodes: usize, longest: Duration) -> Vec<Disturbance> {
             Disturbance::CoordinationCut(node, false),
             Disturbance::Lag(node, Duration::ZERO),
             Disturbance::Continue(node),
+            Disturbance::Slow(node, false),
             Disturbance::Drain(node, false),
             Disturbance::Up(Host::Node(node)),
         ]);
@@ -210,6 +213,7 @@ impl Script {
             13 | 14 => {
                 self.pair(from, long, Disturbance::Drain(node, true), Disturbance::Drain(node, false));
             }
+            15 => self.pair(from, long, Disturbance::Slow(node, true), Disturbance::Slow(node, false)),
             _ => self.move_to_and_fro(random, from, long),
         }
     }
