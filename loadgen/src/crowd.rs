@@ -31,6 +31,7 @@ use crate::{
     curve::{Curve, leavers},
     judge::{Judge, Progress},
     member::Done,
+    network::Network,
     options::{Clients, Sabotage},
     plan::{Due, MemberId},
     report::{Report, Turnout},
@@ -95,6 +96,7 @@ struct Guest {
     user: UserId,
     config: Config,
     client: Client,
+    network: Option<Arc<Network>>,
 }
 
 /// A member that may be asked to say something.

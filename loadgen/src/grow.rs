@@ -54,5 +54,6 @@ pub async fn follow_curve(clients: &Clients, bounds: Bounds, curve: &Curve) -> R
     report.seconds = seconds;
     report.drain_seconds = drained.elapsed().saturating_sub(LINGER).as_secs_f64();
     report.tell(&judge);
+    report.network = setup.network_report(report.deliveries);
     Ok(report)
 }

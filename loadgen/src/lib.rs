@@ -34,6 +34,8 @@ pub mod lag;
 
 pub mod timeline;
 
+mod network;
+
 mod setup;
 
 mod member;
@@ -51,7 +53,8 @@ mod grow;
 pub mod plot;
 
 pub use grow::follow_curve;
-pub use options::{Bounds, Clients, DayOptions, GrowOptions, Options, Sabotage};
+pub use network::NetworkReport;
+pub use options::{Bounds, Clients, DayOptions, GrowOptions, NetworkOptions, Options, Sabotage};
 pub use report::Report;
 pub use run::run;
 pub use setup::SetupError;

@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     judge::Judge,
+    network::Network,
     plan::{Due, Habit, MemberId},
     report::Report,
     sabotage::Saboteur,
@@ -74,6 +75,8 @@ pub(crate) struct Member {
     pub(crate) saboteur: Option<Saboteur>,
     /// Once nobody has anything more for it to send, its follow may end: it is no member then.
     pub(crate) may_leave: bool,
+    /// Its own, where that is a weak one.
+    pub(crate) network: Option<Arc<Network>>,
     pub(crate) counts: Counts,
 }
 
@@ -124,6 +127,8 @@ struct Life {
     /// The message that waits for room in the client's queue.
     offered: Option<(Due, Bytes, Sending)>,
     reads: bool,
+    /// Of its network, of which it is told.
+    changes: Option<watch::Receiver<Option<Instant>>>,
 }
 
 /// The configuration of a member's client.
@@ -134,8 +139,9 @@ pub(crate) fn configured(config: Config, habit: Habit) -> Config {
 impl Member {
     /// Runs until `stop`, or until its client is of no more use.
     pub(crate) async fn run(mut self, present: Present, mut stop: watch::Receiver<bool>) -> Done {
-        let Present { config, client, follow } = present;
-        let mut life = Life { client, follow, receipts: Receipts::new(), offered: None, reads: true };
+        let Present { config, client, follow, network } = present;
+        self.network = network;
+        let mut life = Life::new(client, follow, Receipts::new());
         let ended = loop {
             match self.live(&mut life, &mut stop).await {
                 Ok(Next::Stop) => break None,
@@ -174,6 +180,10 @@ impl Member {
                 }
                 sending = accepted(&mut life.offered), if life.offered.is_some() => self.accepted(life, sending)?,
                 Some(due) = self.due.recv(), if has_room => self.offer(life, due),
+                () = changed(self.network.as_deref(), &mut life.changes) => {
+                    // Where there is no other socket the connection is looked at all the same.
+                    let _ = life.client.network_changed();
+                }
                 item = life.follow.next(), if life.reads => match item.ok_or(Ended::Silent)? {
                     Ok(item) => self.got(item),
                     Err(FollowError::Refused(why)) if self.is_leaving() && why.code == Code::NotMember => {
@@ -264,6 +274,9 @@ impl Member {
         let Some(wire::record::Body::Message(message)) = record.body else {
             return self.judge.passed(self.id, record.seq..record.seq + 1);
         };
+        if let Some(network) = &self.network {
+            network.delivered();
+        }
         let delivery = (record.seq, message.payload);
         let deliveries = match &mut self.saboteur {
             Some(saboteur) => saboteur.pass(delivery),
@@ -325,7 +338,7 @@ impl Member {
             receipts.push_back(Box::pin(async move { (due, sending.await) }));
         }
         let follow = client.follow(self.group, Start::Resume).await?;
-        let mut life = Life { client, follow, receipts, offered: None, reads: true };
+        let mut life = Life::new(client, follow, receipts);
         if let Some((due, bytes)) = waiting {
             life.offer(self.group, due, bytes);
         }
@@ -351,6 +364,10 @@ enum Next {
 }
 
 impl Life {
+    fn new(client: Client, follow: Follow, receipts: Receipts) -> Self {
+        Self { client, follow, receipts, offered: None, reads: true, changes: None }
+    }
+
     fn offer(&mut self, group: GroupId, due: Due, bytes: Bytes) {
         let (client, message) = (self.client.clone(), bytes.clone());
         let sending = Box::pin(async move { client.send(group, message).await });
@@ -363,6 +380,14 @@ async fn accepted(
 ) -> Result<shoal_client::Sending, PublishError> {
     match offered {
         Some((_, _, sending)) => sending.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until its app would be told of another network; never, where it has none of its own.
+async fn changed(network: Option<&Network>, changes: &mut Option<watch::Receiver<Option<Instant>>>) {
+    match network {
+        Some(network) => network.changed(changes).await,
         None => std::future::pending().await,
     }
 }

@@ -3,9 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+use shoal_network::{Profile, Trouble, profile::PROFILES};
 
 use crate::{
     curve::{Curve, DAY_MEMBERS, DAY_MESSAGES, HOURS},
+    network::BLACKOUT_PAUSE,
     payload::PAYLOAD_BYTES_MIN,
     plan::{Plan, Shape},
 };
@@ -34,9 +36,41 @@ pub struct Clients {
     /// Clients that connect at the same time
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub connecting: u32,
+    /// The network between the clients and their nodes.
+    #[command(flatten)]
+    pub network: NetworkOptions,
     /// Spoils one client's deliveries, to show that the judge bites
     #[arg(long, value_name = "HOW", hide = true)]
     pub sabotage: Option<Sabotage>,
+}
+
+/// A weak network between the clients and their nodes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NetworkOptions {
+    /// Puts each client on a weak network: a relay of its own loses, delays, doubles and cuts off its packets. One of clear, wifi-to-4g, elevator, train, 3g, satellite, conference-hall, rough, vpn
+    #[arg(long, value_name = "PROFILE", value_parser = network)]
+    pub network: Option<&'static Profile>,
+    /// Gives each client another address, again and again: a NAT that forgets
+    #[arg(long, value_name = "TIME", requires = "network", value_parser = humantime::parse_duration, conflicts_with = "blackout")]
+    pub moves_every: Option<Duration>,
+    /// Cuts all clients off for so long, again and again, with 30 s between
+    #[arg(long, value_name = "TIME", requires = "network", value_parser = humantime::parse_duration)]
+    pub blackout: Option<Duration>,
+    /// Tells the clients' apps when their network has changed, as a phone's system does
+    #[arg(long, requires = "network")]
+    pub told: bool,
+}
+
+impl NetworkOptions {
+    /// What happens besides what the network does by itself.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        match (self.moves_every, self.blackout) {
+            (Some(every), _) => Trouble::Moves { every },
+            (None, Some(lasts)) => Trouble::Blackouts { every: lasts + BLACKOUT_PAUSE, lasts },
+            (None, None) => Trouble::Steady,
+        }
+    }
 }
 
 /// A run: who is there, what they send, and what is done to them.
@@ -161,6 +195,7 @@ impl Clients {
             seed: None,
             drain: Duration::from_secs(60),
             connecting: 128,
+            network: NetworkOptions::default(),
             sabotage: None,
         }
     }
@@ -222,6 +257,11 @@ impl Options {
 fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("from 0 to 100".into()) }
+}
+
+fn network(text: &str) -> Result<&'static Profile, String> {
+    let names: Vec<_> = PROFILES.iter().map(|profile| profile.name).collect();
+    Profile::named(text).ok_or_else(|| format!("no such network: there are {}", names.join(", ")))
 }
 
 fn positive(text: &str) -> Result<f64, String> {

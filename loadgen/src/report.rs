@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     checker::Verdict,
     judge::Judge,
+    network::NetworkReport,
     timeline::{Attendance, Step},
 };
 
@@ -38,6 +39,11 @@ impl Latencies {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
+    }
+
+    /// Takes in all of others.
+    pub fn add(&mut self, others: &Self) {
+        self.0.add(&others.0).expect("both have the same bounds");
     }
 
     /// Forgets them.
@@ -190,6 +196,9 @@ pub struct Report {
     /// Who came and went, in a run along a curve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turnout: Option<Turnout>,
+    /// What apps felt of a weak network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkReport>,
     /// What happened when.
     pub timeline: Vec<Step>,
     /// When the first message was due: milliseconds since 1970.
@@ -274,6 +283,9 @@ impl fmt::Display for Report {
             moved => format!("; {:.1} ms of the {moved} that lost their session", self.moved_lag_ms),
         };
         line("longest lag", format!("{:.1} ms{moved}", self.kept_lag_ms))?;
+        if let Some(network) = &self.network {
+            line("network", network.to_string())?;
+        }
         if self.restarts + self.pauses > 0 {
             line(
                 "clients",

@@ -67,6 +67,7 @@ pub async fn run(options: Options) -> Result<Report, SetupError> {
     crew.finish(&mut report, &judge).await;
     display.finish();
     report.tell(&judge);
+    report.network = setup.network_report(report.deliveries);
     Ok(report)
 }
 
@@ -102,6 +103,7 @@ impl Crew {
                 interruptions: member::moments(plan.interruptions(id, habit), judge.begun()),
                 saboteur: sabotage.take().map(Saboteur::new),
                 may_leave: false,
+                network: None,
                 counts: Counts::default(),
             };
             members.spawn(member.run(present, stopped.clone()));

@@ -14,6 +14,7 @@ use shoal_client::{
 
 use crate::{
     member,
+    network::{Network, NetworkReport, Networks},
     options::Clients,
     plan::{Habit, MemberId, Plan},
 };
@@ -93,6 +94,7 @@ pub(crate) struct Setup<'a> {
     signer: TokenSigner,
     tls: Arc<rustls::ClientConfig>,
     sockets: Vec<Arc<UdpTransport>>,
+    networks: Option<Networks>,
 }
 
 /// A member that is there.
@@ -101,6 +103,8 @@ pub(crate) struct Present {
     pub(crate) config: Config,
     pub(crate) client: Client,
     pub(crate) follow: Follow,
+    /// Its own, where that is a weak one.
+    pub(crate) network: Option<Arc<Network>>,
 }
 
 /// A member of a group that was made.
@@ -125,7 +129,8 @@ impl<'a> Setup<'a> {
         let sockets = (0..at_a_time.div_ceil(CLIENTS_PER_SOCKET).max(1)).map(|_| Arc::default()).collect();
         let token = length + clients.drain + TOKEN_SLACK;
         let token_ms = u64::try_from(token.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self { clients, run, seed, token_ms, signer: keys.token_signer()?, tls: Arc::new(tls), sockets })
+        let (signer, networks) = (keys.token_signer()?, Networks::new(&clients.network, seed));
+        Ok(Self { clients, run, seed, token_ms, signer, tls: Arc::new(tls), sockets, networks })
     }
 
     /// The group with this number in the run.
@@ -182,12 +187,13 @@ impl<'a> Setup<'a> {
         let done = at + 1;
         let user = self.user(id)?;
         let connected = self.connect_user(&user, at, habit).await;
-        let (config, client) = connected.map_err(|source| SetupError::Connect { done, all, source })?;
+        let (config, client, network) =
+            connected.map_err(|source| SetupError::Connect { done, all, source })?;
         let follow = client
             .follow(self.group(id.group), Start::Join)
             .await
             .map_err(|source| SetupError::Follow { done, all, source })?;
-        Ok(Present { config, client, follow })
+        Ok(Present { config, client, follow, network })
     }
 
     /// A client of one of the users, `number` among all clients of the run.
@@ -196,11 +202,20 @@ impl<'a> Setup<'a> {
         user: &UserId,
         number: usize,
         habit: Habit,
-    ) -> Result<(Config, Client), ConnectError> {
-        let socket = self.sockets[number % self.sockets.len()].clone();
+    ) -> Result<(Config, Client, Option<Arc<Network>>), ConnectError> {
+        let network = self.networks.as_ref().map(|networks| networks.network(number as u64));
+        let socket: Arc<dyn Transport> = match &network {
+            Some(network) => network.clone(),
+            None => self.sockets[number % self.sockets.len()].clone(),
+        };
         let config = member::configured(self.config(user, false, number as u64 + 1, socket), habit);
         let client = Client::connect(config.clone()).await?;
-        Ok((config, client))
+        Ok((config, client, network))
+    }
+
+    /// What apps felt of a weak network.
+    pub(crate) fn network_report(&self, deliveries: u64) -> Option<NetworkReport> {
+        self.networks.as_ref().map(|networks| networks.report(deliveries))
     }
 
     async fn make_group(&self, admin: &Client, number: u32, members: u32) -> Result<Vec<Made>, SetupError> {

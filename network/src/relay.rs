@@ -26,7 +26,7 @@ use bytes::Bytes;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
     net::UdpSocket,
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinHandle},
     time::Instant,
 };
@@ -83,31 +83,35 @@ struct Counters {
 pub struct Relay {
     address: SocketAddr,
     counters: Arc<Counters>,
+    changes: watch::Receiver<Option<Instant>>,
     running: AbortHandle,
 }
 
 impl Relay {
     /// Takes clients on a free port of this machine, and passes on to `node` what gets through. `weather`
-    /// makes the network of each client, by its number, and is asked at its first packet.
+    /// makes the network of each client, by its number, 1, 2, 3, …; its time is that since `began`.
     ///
     /// # Errors
     /// Where no socket can be had.
     pub fn start(
         node: SocketAddr,
         seed: u64,
+        began: Instant,
         weather: impl Fn(u64) -> Weather + Send + 'static,
     ) -> io::Result<Self> {
         let listening = bind(SocketAddr::new(local(node, 0), 0))?;
         let address = listening.local_addr()?;
         let counters = Arc::<Counters>::default();
         let (from_node, packets) = mpsc::channel(FROM_NODE_MAX);
+        let (changed, changes) = watch::channel(None);
         let running = Running {
             node,
             listening,
             weather: Box::new(weather),
             seed,
             counters: counters.clone(),
-            began: Instant::now(),
+            changed,
+            began,
             flows: BTreeMap::new(),
             clients: BTreeMap::new(),
             count: 0,
@@ -116,13 +120,26 @@ impl Relay {
             from_node,
         };
         let running: JoinHandle<()> = tokio::spawn(running.run(packets));
-        Ok(Self { address, counters, running: running.abort_handle() })
+        Ok(Self { address, counters, changes, running: running.abort_handle() })
     }
 
     /// Where clients are to send.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// When the network of a client last changed so that it has to find its way anew: it passes again, or
+    /// at another address. None before that, and while nothing passes.
+    #[must_use]
+    pub fn last_change(&self) -> Option<Instant> {
+        *self.changes.borrow()
+    }
+
+    /// The same, to be waited for.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Option<Instant>> {
+        self.changes.clone()
     }
 
     /// What has passed so far.
@@ -186,13 +203,14 @@ impl Eq for Packet {}
 /// One client.
 struct Flow {
     client: SocketAddr,
-    began: Duration,
     heard: Duration,
     weather: Weather,
     up: Path,
     down: Path,
     /// As of the last look.
     moves: u64,
+    /// Likewise.
+    is_dark: bool,
     outside: Outside,
 }
 
@@ -216,6 +234,7 @@ struct Running {
     weather: Box<dyn Fn(u64) -> Weather + Send>,
     seed: u64,
     counters: Arc<Counters>,
+    changed: watch::Sender<Option<Instant>>,
     began: Instant,
     flows: BTreeMap<u64, Flow>,
     clients: BTreeMap<SocketAddr, u64>,
@@ -270,14 +289,16 @@ impl Running {
         self.count += 1;
         let (number, now) = (self.count, self.now());
         let seed = self.seed.wrapping_add(number.wrapping_mul(2));
+        let weather = (self.weather)(number);
+        let sky = weather.at(now);
         let flow = Flow {
             client,
-            began: now,
             heard: now,
-            weather: (self.weather)(number),
+            weather,
             up: Path::new(seed),
             down: Path::new(seed.wrapping_add(1)),
-            moves: 0,
+            moves: sky.moves,
+            is_dark: sky.is_dark,
             outside: self.outside(number, 0)?,
         };
         self.flows.insert(number, flow);
@@ -316,20 +337,19 @@ impl Running {
         let now = self.now();
         let Some(flow) = self.flows.get_mut(&number) else { return };
         flow.heard = now;
-        let at = now - flow.began;
-        let Sky { up, down, is_dark, .. } = flow.weather.at(at);
+        let Sky { up, down, is_dark, .. } = flow.weather.at(now);
         let (path, conditions, counter) = match direction {
             Direction::Up => (&mut flow.up, up, &self.counters.up),
             Direction::Down => (&mut flow.down, down, &self.counters.down),
         };
         counter.fetch_add(1, Relaxed);
         self.counters.bytes.fetch_add(payload.len() as u64, Relaxed);
-        let arrivals = if is_dark { [None; 2] } else { path.send(&conditions, payload.len(), at) };
+        let arrivals = if is_dark { [None; 2] } else { path.send(&conditions, payload.len(), now) };
         if arrivals[0].is_none() || self.on_the_way.len() >= ON_THE_WAY_MAX {
             self.counters.lost.fetch_add(1, Relaxed);
             return;
         }
-        for due in arrivals.into_iter().flatten().map(|due| flow.began + due) {
+        for due in arrivals.into_iter().flatten() {
             self.sent += 1;
             let packet = Packet { due, number: self.sent, flow: number, direction, payload: payload.clone() };
             self.on_the_way.push(packet);
@@ -355,11 +375,18 @@ impl Running {
     /// Whose network has moved gets another socket.
     fn look(&mut self) {
         let now = self.now();
-        let moved = self.flows.iter().filter_map(|(number, flow)| {
-            let moves = flow.weather.at(now - flow.began).moves;
-            (moves != flow.moves).then_some((*number, moves))
-        });
-        for (number, moves) in moved.collect::<Vec<_>>() {
+        let mut moved = Vec::new();
+        for (number, flow) in &mut self.flows {
+            let Sky { is_dark, moves, .. } = flow.weather.at(now);
+            if moves != flow.moves {
+                moved.push((*number, moves));
+            }
+            if is_dark != flow.is_dark || moves != flow.moves {
+                flow.is_dark = is_dark;
+                self.changed.send_replace((!is_dark).then(Instant::now));
+            }
+        }
+        for (number, moves) in moved {
             match self.outside(number, moves) {
                 Ok(outside) => {
                     self.counters.moves.fetch_add(1, Relaxed);

@@ -18,10 +18,10 @@ pub enum Trouble {
         /// How often.
         every: Duration,
     },
-    /// Nothing passes for a while.
-    Blackout {
-        /// Since when.
-        at: Duration,
+    /// Nothing passes for a while, again and again.
+    Blackouts {
+        /// From the beginning to the first, and from one beginning to the next.
+        every: Duration,
         /// How long.
         lasts: Duration,
     },
@@ -65,7 +65,11 @@ impl Weather {
         let (cut, moved) = match self.trouble {
             Trouble::Steady => (false, 0),
             Trouble::Moves { every } => (false, times(now, every)),
-            Trouble::Blackout { at, lasts } => ((at..at + lasts).contains(&now), 0),
+            Trouble::Blackouts { every, lasts } => {
+                let count = times(now, every);
+                let since = now.saturating_sub(every * u32::try_from(count).unwrap_or(u32::MAX));
+                (count > 0 && since < lasts, 0)
+            }
         };
         Sky { up: stage.up, down: stage.down, is_dark: stage.is_dark || cut, moves: entered - before + moved }
     }
@@ -125,9 +129,9 @@ mod tests {
     fn trouble_comes_on_top() {
         let moves = Trouble::Moves { every: ms(5_000) };
         assert_eq!([4_999, 5_000, 31_000].map(|at| sky("3g", moves, at).moves), [0, 1, 6]);
-        let blackout = Trouble::Blackout { at: ms(10_000), lasts: ms(3_000) };
-        let dark = [9_999, 10_000, 12_999, 13_000].map(|at| sky("3g", blackout, at).is_dark);
-        assert_eq!(dark, [false, true, true, false]);
+        let blackouts = Trouble::Blackouts { every: ms(10_000), lasts: ms(3_000) };
+        let dark = [0, 9_999, 10_000, 12_999, 13_000, 22_999].map(|at| sky("3g", blackouts, at).is_dark);
+        assert_eq!(dark, [false, false, true, true, false, true]);
     }
 
     proptest! {

@@ -40,7 +40,13 @@ impl Crowd<'_> {
         self.under_way.push(Box::pin(async move {
             let name = name.expect("the name is short");
             let connected = setup.connect_user(&name, user as usize, Habit::Steady).await;
-            let guest = connected.map(|(config, client)| Guest { member, user: name, config, client });
+            let guest = connected.map(|(config, client, network)| Guest {
+                member,
+                user: name,
+                config,
+                client,
+                network,
+            });
             Happened::Connected(member, guest)
         }));
     }
@@ -96,14 +102,14 @@ impl Crowd<'_> {
     ) {
         match follow {
             Ok(follow) => {
-                let Guest { member, user, config, client } = guest;
+                let Guest { member, user, config, client, network } = guest;
                 self.joining -= 1;
                 self.turnout.joined += 1;
                 // Where the answer was lost, the node says with the follow where the member begins.
                 let seq = seq.unwrap_or(follow.watermark().get());
                 self.judge.joined(Self::id(member), asked, seq);
                 let saboteur = self.sabotage.take().map(Saboteur::new);
-                self.seat(member, user, Present { config, client, follow }, saboteur);
+                self.seat(member, user, Present { config, client, follow, network }, saboteur);
             }
             Err(error) => self.kept_out(&guest, asked, &format!("cannot follow the group: {error}")),
         }
@@ -128,6 +134,7 @@ impl Crowd<'_> {
             interruptions: VecDeque::new(),
             saboteur,
             may_leave: true,
+            network: None,
             counts: Counts::default(),
         };
         self.members.spawn(member.run(present, self.stopped.clone()));

@@ -8,3 +8,5 @@ mod served;
 mod runs;
 
 mod curves;
+
+mod networks;
