@@ -154,6 +154,22 @@ impl Client {
         self.change_by(group, wire::change::Body::Settings(settings)).await
     }
 
+    /// Gives a feature a value for some members of the group, or for all; without a value, takes it from all.
+    /// Members who are in no share of it keep what all had before. A name has 1 to 64 characters out of
+    /// `a-z 0-9 . _ -`, a value at most 256 bytes. Names that begin with `shoal.` are settings that the nodes
+    /// go by: `shoal.messages_per_second` and `shoal.payload_max_bytes`.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for those who are neither admin nor owner;
+    /// [`BadRequest`](crate::Code::BadRequest) for a name, a value or a share that does not do.
+    pub async fn set_feature(
+        &self,
+        group: GroupId,
+        feature: wire::SetFeature,
+    ) -> Result<wire::Changed, RequestError> {
+        self.change_by(group, wire::change::Body::Feature(feature)).await
+    }
+
     /// Closes a group for good: nothing more is written to it.
     ///
     /// # Errors

@@ -34,7 +34,8 @@ pub enum Start {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Delivered {
-    /// The next record: a message, a change of members or settings, or a notice. Records that are
+    /// The next record: a message, a change of members, settings or [features](crate::Features), or a
+    /// notice. Records that are
     /// of no interest can be skipped: there is no gap in what comes.
     ///
     /// Payloads share memory with what came on the network beside them; copy one that is kept for

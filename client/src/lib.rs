@@ -119,6 +119,9 @@
 //! **Whether a network change is under way** is something the machine knows first: call
 //! [`Client::network_changed`] from the platform's callback, and the connection moves at once.
 //!
+//! **A feature for some members first** is a named value that the group's admins give to a share of its
+//! members, then to more, live: see [`Features`].
+//!
 //! **Everything else** (joining, members, history, read positions, presence, typing) is a method
 //! of [`Client`]. The structures that travel are in [`wire`], generated from the protocol's files.
 //!
@@ -151,6 +154,8 @@ mod sending;
 
 mod asking;
 
+mod features;
+
 mod signal;
 
 mod saved;
@@ -164,6 +169,7 @@ mod shell;
 pub use asking::RequestError;
 pub use client::{Client, ConnectError};
 pub use config::Config;
+pub use features::Features;
 pub use follow::{Delivered, Follow, FollowError, Start};
 pub use saved::{Saved, SavedError};
 pub use sending::{Message, PublishError, Sending};

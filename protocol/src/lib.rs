@@ -8,6 +8,8 @@
 //! - [`tail`]: the window of the latest records;
 //! - [`sender`]: a sender's numbers and what became of them;
 //! - [`id`]: users, devices, groups, slots;
+//! - [`share`]: shares of a group's slots;
+//! - [`feature`]: what is given to some members first;
 //! - [`code`]: what can go wrong, and whether to retry;
 //! - [`frame`]: bytes on a stream;
 //! - [`wire`]: the messages, generated from `proto/shoal/v1/*.proto`.
@@ -22,6 +24,10 @@ pub mod tail;
 pub mod sender;
 
 pub mod id;
+
+pub mod share;
+
+pub mod feature;
 
 pub mod code;
 
@@ -47,6 +53,7 @@ pub mod wire {
 }
 
 pub use code::{Code, Refusal, Retry};
+pub use feature::{Feature, FeatureError, FeatureSlots, Features};
 pub use follower::{Accept, Follower};
 pub use frame::{FrameBuffer, FrameError, RecordFrame};
 pub use id::{DeviceId, GroupId, IdError, Incarnation, SLOTS, SenderId, Slot, UserId};

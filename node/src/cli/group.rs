@@ -2,6 +2,8 @@
 
 mod change;
 
+mod feature;
+
 mod show;
 
 use std::{
@@ -108,6 +110,13 @@ enum Command {
         group: Named,
         title: String,
     },
+    /// Give members something by name: some of them first, then more, then all.
+    ///
+    /// Apps are told at once, and decide what it means. Names that begin with shoal. are settings that
+    /// the node goes by: shoal.messages_per_second (a member's messages a second in this group) and
+    /// shoal.payload_max_bytes (of one message).
+    #[command(subcommand)]
+    Feature(feature::Command),
     /// Close a group for good. What was said can still be read.
     Close {
         #[command(flatten)]
@@ -178,6 +187,7 @@ impl Command {
             }
             Self::Ban { group, user, lift } => change::ban(connection, &group, &user, !lift, output).await,
             Self::Rename { group, title } => change::rename(connection, &group, title, output).await,
+            Self::Feature(command) => command.run(connection, output).await,
             Self::Close { group, yes } => change::close(connection, &group, yes, output).await,
         }
     }

@@ -237,6 +237,8 @@ pub struct GroupLimits {
     pub group_burst: u32,
     /// Users in one request to add or remove members.
     pub change_users_max: usize,
+    /// Features of one group.
+    pub features_max: usize,
     /// Members of a sub-group: a target, at nine tenths of which the group is cut into more, and
     /// never a reason to refuse anybody.
     pub sub_group_max: u64,
@@ -296,6 +298,7 @@ impl Default for GroupLimits {
             group_rate_per_second: 100_000,
             group_burst: 200_000,
             change_users_max: 10_000,
+            features_max: 32,
             sub_group_max: 1_000,
             announced_members_max: 1_000,
             queue_max: 4096,

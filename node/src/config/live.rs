@@ -4,7 +4,7 @@
 ///
 /// A setting belongs here only if a running node goes by it: at the next message, request, session or
 /// look that it concerns. What a client is told in its welcome counts for it from its next session.
-const LIVE: [&str; 58] = [
+const LIVE: [&str; 59] = [
     "log",
     "drain_grace_ms",
     "drain_max_ms",
@@ -38,6 +38,7 @@ const LIVE: [&str; 58] = [
     "limits.group.group_rate_per_second",
     "limits.group.group_burst",
     "limits.group.change_users_max",
+    "limits.group.features_max",
     "limits.group.sub_group_max",
     "limits.group.announced_members_max",
     "limits.group.awake_max",

@@ -9,11 +9,10 @@ use shoal_protocol::{Code, GroupId, Outcome, RecordFrame, Refusal, SenderId, Sen
 use super::{
     home::{Entry, Fold, Home, sender_of},
     input::Reply,
-    layout::Layout,
 };
 use crate::{
     config::GroupLimits,
-    store::{Create, GroupRow, ReadLimit, Store, StoreError},
+    store::{Create, GroupRow, GroupState, ReadLimit, Store, StoreError},
 };
 
 /// Records are read in pages of so many, and so many bytes.
@@ -22,7 +21,7 @@ pub(super) const PAGE: ReadLimit = ReadLimit { records_max: 1024, bytes_max: 4 <
 /// A group that is awake.
 pub(super) struct Active {
     pub(super) home: Home<Reply>,
-    pub(super) layout: Layout,
+    pub(super) state: GroupState,
     /// What the tail on this node does not have yet.
     pub(super) missed: Vec<Entry>,
 }
@@ -46,8 +45,8 @@ pub(super) async fn activate(
     }
     let missed = missed(store, group, tail_here, row.tail).await?;
     let numbers = senders(store, group, &row).await?;
-    let layout = Layout::from_wire(group, row.state.layout.as_deref());
-    Ok(Active { home: Home::new(group, row, numbers, limits), layout, missed })
+    let state = row.state.clone();
+    Ok(Active { home: Home::new(group, row, numbers, limits), state, missed })
 }
 
 /// The refusal that tells a client of a store's error.

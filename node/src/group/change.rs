@@ -3,6 +3,8 @@
 //! Pure: a [`Roster`] holds the rows that a change concerns; deciding on a change edits it and
 //! gives the records to write.
 
+mod feature;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_protocol::{Code, Refusal, Seq, UserId, wire};
@@ -90,7 +92,12 @@ pub(crate) fn concerned(actor: &Actor, change: &Body, users_max: usize) -> Resul
         Body::Role(role) => vec![&role.user],
         Body::Mute(mute) => vec![&mute.user],
         Body::Ban(ban) => vec![&ban.user],
-        Body::Join(_) | Body::Leave(_) | Body::Settings(_) | Body::Close(_) | Body::Plan(_) => Vec::new(),
+        Body::Join(_)
+        | Body::Leave(_)
+        | Body::Settings(_)
+        | Body::Close(_)
+        | Body::Plan(_)
+        | Body::Feature(_) => Vec::new(),
     };
     if names.len() > users_max {
         return Err(bad_request(format!("{} users in one change, {users_max} at most", names.len())));
@@ -103,7 +110,7 @@ pub(crate) fn concerned(actor: &Actor, change: &Body, users_max: usize) -> Resul
 }
 
 /// Decides on a change whose first record would stand at `seq`; edits `roster` and `state` only
-/// where it is allowed.
+/// where it is allowed. A group may have so many features.
 ///
 /// # Errors
 /// With the code that says what is not allowed.
@@ -113,6 +120,7 @@ pub(crate) fn decide(
     roster: &mut Roster,
     state: &mut GroupState,
     seq: Seq,
+    features_max: usize,
 ) -> Result<Decided, Refusal> {
     if let Body::Create(create) = change {
         return decide_create(actor, create, roster, state, seq);
@@ -136,6 +144,7 @@ pub(crate) fn decide(
         Body::Ban(ban) => deciding.ban(&user_of(&ban.user)?, ban.banned),
         Body::Settings(settings) => deciding.set(settings),
         Body::Close(_) => deciding.close(),
+        Body::Feature(set) => deciding.set_feature(set, features_max),
     }
 }
 

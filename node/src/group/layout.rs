@@ -18,16 +18,12 @@ mod placing;
 
 mod slots;
 
-use shoal_protocol::{GroupId, SLOTS, Slot, wire};
+use shoal_protocol::{GroupId, Slot, share, wire};
 
 use crate::coordination::Partition;
 
 pub(crate) use cut::Cut;
 pub(crate) use slots::Slots;
-
-/// An odd number, so that multiplying by it puts the slots in another order: that in which they move.
-/// Close to the golden ratio's share of their number, so that the first of them are spread over all.
-const ORDER: u16 = 10_125;
 
 /// A group's layout. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +82,8 @@ impl Layout {
     #[must_use]
     pub(crate) fn partition(&self, slot: Slot) -> Partition {
         match &self.moving {
-            Some(moving) if has_moved(slot, moving.percent) => moving.to.partition(slot),
+            // Where both sides are the same it makes no difference.
+            Some(moving) if share::is_among_first(slot, moving.percent) => moving.to.partition(slot),
             _ => self.now.partition(slot),
         }
     }
@@ -107,16 +104,10 @@ impl Layout {
     }
 }
 
-/// Is the slot among the first so many in a hundred of those that move? Where both sides are the same
-/// it makes no difference.
-fn has_moved(slot: Slot, percent: u32) -> bool {
-    let place = slot.number().wrapping_mul(ORDER) % SLOTS;
-    u32::from(place) * 100 < percent * u32::from(SLOTS)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use shoal_protocol::SLOTS;
 
     use super::*;
 

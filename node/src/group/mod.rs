@@ -13,6 +13,8 @@ mod plan;
 
 mod member_list;
 
+mod obeyed;
+
 mod rates;
 
 mod sub_group;

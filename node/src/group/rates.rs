@@ -1,6 +1,7 @@
 //! How fast a member and a group may send.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -44,8 +45,11 @@ type PerGroup = RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Na
 #[derive(Debug)]
 pub(crate) struct Rates {
     clock: SetClock,
+    percent: u32,
     member_rate: Rate,
     members: PerMember,
+    /// Of members who have a rate of their own, by that.
+    apart: BTreeMap<u32, PerMember>,
     group_rate: Rate,
     group: PerGroup,
     checks: u32,
@@ -61,6 +65,8 @@ impl Rates {
         let clock = SetClock::default();
         let (member_rate, group_rate) = (limits.member_rate(), limits.group_rate());
         Self {
+            percent: 100,
+            apart: BTreeMap::new(),
             members: per_member(member_rate, &clock),
             member_rate,
             group: per_group(group_rate, &clock),
@@ -78,24 +84,46 @@ impl Rates {
             self.member_rate = member_rate;
             self.members = per_member(member_rate, &self.clock);
         }
+        if percent != self.percent {
+            self.percent = percent;
+            self.apart.clear();
+        }
         if group_rate != self.group_rate {
             self.group_rate = group_rate;
             self.group = per_group(group_rate, &self.clock);
         }
     }
 
-    /// May the member send one now? If not, how long until they may. `since_start` is a monotonic
-    /// clock's.
-    pub(crate) fn check(&mut self, user: &UserId, since_start: Duration) -> Result<(), Duration> {
+    /// Of the rates that members had of their own, only these are still anybody's.
+    pub(crate) fn keep(&mut self, has: impl Fn(u32) -> bool) {
+        self.apart.retain(|per_second, _| has(*per_second));
+    }
+
+    /// May the member send one now? If not, how long until they may. One may have a rate of their own, in
+    /// messages a second. `since_start` is a monotonic clock's.
+    pub(crate) fn check(
+        &mut self,
+        user: &UserId,
+        theirs: Option<u32>,
+        since_start: Duration,
+    ) -> Result<(), Duration> {
         self.clock.set(since_start);
         self.checks += 1;
         if self.checks >= Self::SWEEP_EACH {
             self.checks = 0;
             self.members.retain_recent();
+            self.apart.values().for_each(PerMember::retain_recent);
         }
         let now = self.clock.now();
         let wait = |until: governor::NotUntil<Nanos>| until.earliest_possible().duration_since(now).into();
-        self.members.check_key(user).map_err(wait)?;
+        let members = match theirs {
+            None => &self.members,
+            Some(per_second) => self.apart.entry(per_second).or_insert_with(|| {
+                let rate = Rate { per_second, burst: per_second }.percent(self.percent);
+                per_member(rate, &self.clock)
+            }),
+        };
+        members.check_key(user).map_err(wait)?;
         self.group.check().map_err(wait)
     }
 }

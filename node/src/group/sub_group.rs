@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use shoal_protocol::{Code, Refusal, Seq, UserId, wire};
+use shoal_protocol::{Code, Features, Refusal, Seq, Slot, UserId, wire};
 
-use super::{judgement::Opinion, member_list::MemberList, rates::Rates};
+use super::{judgement::Opinion, member_list::MemberList, obeyed::Obeyed, rates::Rates};
 use crate::config::GroupLimits;
 
 /// The moment, on both clocks.
@@ -22,6 +22,7 @@ pub(crate) struct SubGroup {
     members: MemberList,
     rates: Rates,
     payload_bytes_max: usize,
+    obeyed: Obeyed,
     judged: u64,
     objected: u64,
 }
@@ -34,6 +35,7 @@ impl SubGroup {
             members,
             rates: Rates::new(limits),
             payload_bytes_max: limits.payload_bytes_max,
+            obeyed: Obeyed::default(),
             judged: 0,
             objected: 0,
         }
@@ -43,6 +45,12 @@ impl SubGroup {
     pub(crate) fn set_limits(&mut self, limits: &GroupLimits, percent: u32) {
         self.rates.set_limits(limits, percent);
         self.payload_bytes_max = limits.payload_bytes_max;
+    }
+
+    /// From now on these are the group's features: some of them are limits of single members.
+    pub(crate) fn set_features(&mut self, features: &Features) {
+        self.obeyed = Obeyed::new(features);
+        self.rates.keep(|per_second| self.obeyed.has_rate(per_second));
     }
 
     /// The members.
@@ -92,12 +100,15 @@ impl SubGroup {
                 format!("you are muted until {} ms", member.muted_until_ms),
             ));
         }
-        if message.payload.len() > self.payload_bytes_max {
-            let reason =
-                format!("{} bytes of payload, {} at most", message.payload.len(), self.payload_bytes_max);
+        let slot = Slot::of(user);
+        let theirs = self.obeyed.payload_bytes_max(slot).unwrap_or(usize::MAX);
+        let payload_bytes_max = self.payload_bytes_max.min(theirs);
+        if message.payload.len() > payload_bytes_max {
+            let reason = format!("{} bytes of payload, {payload_bytes_max} at most", message.payload.len());
             return Some(Refusal::new(Code::PayloadTooLarge, reason));
         }
-        let wait = self.rates.check(user, now.since_start).err()?;
+        let theirs = self.obeyed.messages_per_second(slot);
+        let wait = self.rates.check(user, theirs, now.since_start).err()?;
         let mut refusal = Refusal::new(Code::TooFast, "more messages than the rate allows");
         refusal.retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
         Some(refusal)

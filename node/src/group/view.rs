@@ -68,9 +68,11 @@ impl Views {
     async fn group(&self, actor: &Actor, get: wire::GetGroup) -> Result<wire::Group, Refusal> {
         let group = id(&get.group)?;
         let me = self.groups.authorize(actor, group).await?;
-        let row = self.row(group).await?;
+        let mut row = self.row(group).await?;
+        let features = row.state.features.take().map(|features| *features);
         let cursors = self.store().cursors(&actor.user, &[group]).await.map_err(refusal)?;
-        Ok(seen_by(group, row, me, cursors.first().copied().unwrap_or_default()))
+        let seen = seen_by(group, row, me, cursors.first().copied().unwrap_or_default());
+        Ok(wire::Group { features: Some(features.unwrap_or_default()), ..seen })
     }
 
     /// The groups of a user: their own, or anybody's for an administrator of the service.
@@ -197,6 +199,7 @@ fn seen_by(group: GroupId, row: GroupRow, me: MemberRow, cursors: Cursors) -> wi
         unread: if me.role == wire::Role::None { 0 } else { row.tail.since(read) },
         created_ms: row.state.created_ms,
         me: Some(member(me)),
+        features: None,
     }
 }
 

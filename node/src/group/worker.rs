@@ -27,7 +27,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use shoal_protocol::{Code, GroupId, Refusal, SenderId, Seq, wire};
+use shoal_protocol::{Code, Features, GroupId, Refusal, SenderId, Seq, wire};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinError, JoinSet},
@@ -91,6 +91,8 @@ pub(super) struct Worker {
     tail: Option<Arc<Tail>>,
     /// As the row said, or a record since.
     layout: Option<Layout>,
+    /// The same.
+    features: Features,
     home: Option<Box<Home<Reply>>>,
     /// The home has moved here, and is about to be needed.
     is_awaited: bool,
@@ -142,6 +144,7 @@ impl Worker {
             group,
             inputs,
             layout: None,
+            features: Features::default(),
             home: None,
             is_awaited: false,
             shut_out: None,
@@ -311,12 +314,12 @@ impl Worker {
         };
         let limits = Arc::clone(&self.limits);
         let active = activation::activate(&self.store, self.group, create, tail_here, limits).await?;
-        let Active { home, layout, missed } = active;
+        let Active { home, state, missed } = active;
         if self.tail.is_none() {
             self.tail = Some(self.groups.open_tail(self.group, tail_here));
         }
         self.advance(missed);
-        self.set_layout(layout);
+        self.learn(&state);
         self.home = Some(Box::new(home));
         self.count_plan();
         self.groups.metrics().activations.inc();
@@ -332,7 +335,7 @@ impl Worker {
         let row = self.store.group(self.group).await.map_err(refusal)?;
         let tail = match row {
             Some(row) => {
-                self.set_layout(Layout::from_wire(self.group, row.state.layout.as_deref()));
+                self.learn(&row.state);
                 row.tail
             }
             None if self.group.is_own() => Seq::FIRST,

@@ -201,6 +201,8 @@ pub(super) struct StoredGroup {
     notices_watermark: u64,
     #[prost(message, optional, tag = "10")]
     layout: Option<wire::Layout>,
+    #[prost(message, optional, tag = "11")]
+    features: Option<wire::Features>,
 }
 
 impl StoredGroup {
@@ -216,6 +218,7 @@ impl StoredGroup {
             senders_watermark: state.senders_watermark.get(),
             notices_watermark: state.notices_watermark.map_or(0, Seq::get),
             layout: state.layout.as_deref().cloned(),
+            features: state.features.as_deref().cloned(),
         }
     }
 
@@ -237,6 +240,7 @@ impl StoredGroup {
             senders_watermark: Seq::new(self.senders_watermark)?,
             notices_watermark: Seq::new(self.notices_watermark),
             layout: self.layout.map(Box::new),
+            features: self.features.map(Box::new),
         })
     }
 }

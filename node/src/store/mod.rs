@@ -93,6 +93,8 @@ pub struct GroupState {
     pub notices_watermark: Option<Seq>,
     /// How it is cut into sub-groups; none where it never was.
     pub layout: Option<Box<wire::Layout>>,
+    /// What some or all of its members have been given by name; none where nothing ever was.
+    pub features: Option<Box<wire::Features>>,
 }
 
 /// One member's row. A banned user who is no member has one too, with `Role::None`.
@@ -339,6 +341,7 @@ impl GroupState {
             senders_watermark: Seq::FIRST,
             notices_watermark: None,
             layout: None,
+            features: None,
         }
     }
 }

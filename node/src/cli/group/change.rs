@@ -154,7 +154,7 @@ pub(super) async fn close(
     one(connection, group, Body::Close(wire::Closed {}), output, format!("{} is closed", group.group)).await
 }
 
-async fn one(
+pub(super) async fn one(
     connection: &Connection,
     group: &Named,
     body: Body,

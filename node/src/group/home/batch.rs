@@ -31,6 +31,8 @@ pub(crate) enum Fold {
     Members(wire::MemberChanges),
     /// Other nodes are the owners from here on.
     Layout(wire::Layout),
+    /// Owners go by another setting, for some of their members.
+    Feature(wire::Feature),
 }
 
 impl Fold {
@@ -38,6 +40,7 @@ impl Fold {
         match body {
             Some(wire::record::Body::Members(changes)) => Self::Members(changes),
             Some(wire::record::Body::Layout(layout)) => Self::Layout(layout),
+            Some(wire::record::Body::Feature(feature)) => Self::Feature(feature),
             _ => Self::Nothing,
         }
     }

@@ -107,8 +107,8 @@ impl<R> Home<R> {
 
     fn decide_change(&mut self, waiting: Waiting<R>, roster: &mut Roster, now: Now) {
         let Waiting { actor, change, to, .. } = waiting;
-        let seq = self.gathering.end();
-        match change::decide(&actor, &change, roster, &mut self.state, seq) {
+        let (seq, features_max) = (self.gathering.end(), self.limits.features_max);
+        match change::decide(&actor, &change, roster, &mut self.state, seq, features_max) {
             Err(refusal) => self.effects.push_back(Effect::Changed(to, Err(refusal))),
             Ok(decided) => {
                 let changed = wire::Changed { seq: decided.seq.get(), changed: decided.changed };

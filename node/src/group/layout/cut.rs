@@ -1,12 +1,9 @@
-//! Which slot belongs to which sub-group: it follows from how many there are.
-//!
-//! The cut into `n + 1` is the cut into `n`, from each of whose parts the new one takes what is above
-//! an even share. So shares are even to within one slot, a new sub-group moves its own slots and no
-//! others, and going back from `n + 1` to `n` restores what was, whatever the group has been through.
+//! Which slot belongs to which sub-group, and where each is placed. The first follows from how many there
+//! are ([`share::cut`]).
 
 use std::sync::Arc;
 
-use shoal_protocol::{GroupId, SLOTS, Slot};
+use shoal_protocol::{GroupId, SLOTS, Slot, share};
 
 use crate::coordination::Partition;
 
@@ -35,7 +32,7 @@ impl Cut {
             .take(usize::from(SLOTS))
             .map(|partition| number(partition).unwrap_or(Partition::of(group)))
             .collect();
-        let slots = (partitions.len() > 1).then(|| assign(partitions.len() as u16).into());
+        let slots = (partitions.len() > 1).then(|| share::cut(partitions.len() as u16).into());
         (!partitions.is_empty()).then_some(Self { partitions, slots })
     }
 
@@ -55,61 +52,5 @@ impl Cut {
     #[must_use]
     pub(crate) fn partitions(&self) -> &[Partition] {
         &self.partitions
-    }
-}
-
-/// The sub-group of each slot in a cut into `parts`.
-pub(super) fn assign(parts: u16) -> Vec<u16> {
-    let mut held: Vec<Vec<u16>> = vec![(0..SLOTS).collect()];
-    for parts in 2..=parts {
-        let share = |part: usize| usize::from(SLOTS / parts) + usize::from(part < usize::from(SLOTS % parts));
-        let mut taken = Vec::with_capacity(share(held.len()));
-        for (part, slots) in held.iter_mut().enumerate() {
-            taken.extend(slots.split_off(share(part)));
-        }
-        held.push(taken);
-    }
-    let mut slots = vec![0; usize::from(SLOTS)];
-    for (part, held) in (0..).zip(held) {
-        for slot in held {
-            slots[usize::from(slot)] = part;
-        }
-    }
-    slots
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn counts(slots: &[u16], parts: u16) -> Vec<usize> {
-        let mut counts = vec![0; usize::from(parts)];
-        slots.iter().for_each(|part| counts[usize::from(*part)] += 1);
-        counts
-    }
-
-    proptest! {
-        #[test]
-        fn shares_are_even(parts in 1_u16..2_000) {
-            let counts = counts(&assign(parts), parts);
-            let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-            prop_assert!(most - least <= 1, "{least} to {most}");
-        }
-
-        /// What moves goes to a new sub-group: nothing moves between two that were there.
-        #[test]
-        fn growing_moves_what_the_new_ones_get_and_no_more(parts in 1_u16..400, more in 1_u16..400) {
-            let (before, after) = (assign(parts), assign(parts + more));
-            for (before, after) in before.into_iter().zip(after) {
-                prop_assert!(before == after || after >= parts, "{before} to {after}");
-            }
-        }
-    }
-
-    #[test]
-    fn as_many_sub_groups_as_slots_are_the_most() {
-        assert_eq!(counts(&assign(SLOTS), SLOTS), vec![1; usize::from(SLOTS)]);
     }
 }

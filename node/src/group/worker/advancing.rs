@@ -34,8 +34,10 @@ impl Worker {
             if let Some(owner) = &mut self.owner {
                 owner.fold(entry.seq, entry.fold.members());
             }
-            if let Fold::Layout(layout) = &entry.fold {
-                self.take_layout(layout);
+            match &entry.fold {
+                Fold::Layout(layout) => self.take_layout(layout),
+                Fold::Feature(feature) => self.take_feature(entry.seq, feature),
+                Fold::Members(_) | Fold::Nothing => {}
             }
         }
         let Some(tail) = &self.tail else { return };

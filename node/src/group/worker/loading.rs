@@ -87,9 +87,11 @@ impl Worker {
     /// somebody waits for them.
     pub(super) async fn prepare(&mut self, here: &Slots, is_urgent: bool) -> Result<(), Refusal> {
         let tail = self.open_tail().await?;
-        let owner = self
-            .owner
-            .get_or_insert_with(|| Box::new(SubGroup::new(MemberList::new(tail.tail()), &self.limits)));
+        let owner = self.owner.get_or_insert_with(|| {
+            let mut owner = SubGroup::new(MemberList::new(tail.tail()), &self.limits);
+            owner.set_features(&self.features);
+            Box::new(owner)
+        });
         let members = owner.members_mut();
         if let Some(loading) = &self.loading {
             loading.is_urgent.fetch_or(is_urgent, Ordering::Relaxed);

@@ -1,16 +1,19 @@
 //! What this node owns of a group: the members whose slots are placed here, and its opinion of what
 //! they send.
 
-use shoal_protocol::{Code, Refusal, Seq, Slot, wire};
+use shoal_protocol::{Code, Features, Refusal, Seq, Slot, wire};
 
 use super::{Worker, homeless};
-use crate::group::{
-    Passage, Place, Publish, Stage,
-    activation::refusal,
-    input::{Input, split},
-    judgement::Judged,
-    layout::{Layout, Slots},
-    receipt::ReceiptTo,
+use crate::{
+    group::{
+        Passage, Place, Publish, Stage,
+        activation::refusal,
+        input::{Input, split},
+        judgement::Judged,
+        layout::{Layout, Slots},
+        receipt::ReceiptTo,
+    },
+    store::GroupState,
 };
 
 /// Messages that wait until every record below a place is folded, to be judged again. Whoever sent
@@ -101,7 +104,7 @@ impl Worker {
         if !self.layout.as_ref().is_some_and(is_new) {
             let row = self.store.group(self.group).await.map_err(refusal)?;
             let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
-            self.set_layout(Layout::from_wire(self.group, row.state.layout.as_deref()));
+            self.learn(&row.state);
         }
         Ok(())
     }
@@ -135,6 +138,31 @@ impl Worker {
     pub(super) fn slots_here(&self) -> Slots {
         let Some(layout) = &self.layout else { return Slots::default() };
         layout.slots(|partition| self.groups.place(partition) == Place::Here)
+    }
+
+    /// What the group's row says.
+    pub(super) fn learn(&mut self, state: &GroupState) {
+        self.set_layout(Layout::from_wire(self.group, state.layout.as_deref()));
+        if let Some(features) = &state.features {
+            self.set_features(Features::from_wire(features));
+        }
+    }
+
+    /// Some members, or all, have been given something.
+    pub(super) fn take_feature(&mut self, seq: Seq, feature: &wire::Feature) {
+        let mut features = self.features.clone();
+        features.fold(seq, feature);
+        self.set_features(features);
+    }
+
+    /// As a record or the row has them, whichever this node hears of first.
+    fn set_features(&mut self, features: Features) {
+        if self.features.changed() < features.changed() {
+            if let Some(owner) = &mut self.owner {
+                owner.set_features(&features);
+            }
+            self.features = features;
+        }
     }
 
     /// The group is cut otherwise from here on. What this node has gained is read when it is needed;

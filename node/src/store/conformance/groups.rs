@@ -213,6 +213,8 @@ async fn the_state_is_the_last_one_written(place: &impl Place) {
     let partitions = vec![1_000, 0, 7];
     state.layout =
         Some(Box::new(wire::Layout { version: 4, partitions, plan: Some(plan), ..wire::Layout::default() }));
+    let feature = wire::Feature { name: "a".into(), value: Some("1".into()), ..wire::Feature::default() };
+    state.features = Some(Box::new(wire::Features { changed_seq: 3, features: vec![feature] }));
     append(&store, group(1), Changes { state: Some(state.clone()), ..Changes::default() }).await;
     assert_eq!(store.activate(group(1), None).await.unwrap().unwrap().state, state);
 }

@@ -95,6 +95,7 @@ pub(super) struct States<'r> {
     pub(super) senders_watermarks: Vec<i64>,
     pub(super) notices_watermarks: Vec<Option<i64>>,
     pub(super) layouts: Vec<Option<Vec<u8>>>,
+    pub(super) features: Vec<Option<Vec<u8>>>,
 }
 
 #[derive(Debug, Default)]
@@ -246,6 +247,7 @@ impl<'r> Columns<'r> {
             states.senders_watermarks.push(place(state.senders_watermark));
             states.notices_watermarks.push(state.notices_watermark.map(place));
             states.layouts.push(state.layout.as_deref().map(prost::Message::encode_to_vec));
+            states.features.push(state.features.as_deref().map(prost::Message::encode_to_vec));
         }
         if let Some(due) = append.changes.notices_due {
             self.notices.0.push(group);

@@ -17,12 +17,13 @@ struct Migration {
     divided: &'static [&'static str],
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         sql: include_str!("migrations/0001_tables.sql"),
         divided: &["groups", "records", "edits", "members", "senders", "cursors"],
     },
     Migration { sql: include_str!("migrations/0002_layout.sql"), divided: &[] },
+    Migration { sql: include_str!("migrations/0003_features.sql"), divided: &[] },
 ];
 
 /// How often a step is tried that met another node's.

@@ -23,6 +23,7 @@ pub(super) fn group(row: &Row) -> Result<(GroupId, GroupRow), StoreError> {
     let settings = wire::Settings::decode(column::<&[u8]>(row, 4)?)
         .map_err(|error| damaged(row, format!("settings: {error}")))?;
     let layout = column::<Option<&[u8]>>(row, 10)?.map(wire::Layout::decode).transpose();
+    let features = column::<Option<&[u8]>>(row, 11)?.map(wire::Features::decode).transpose();
     let state = GroupState {
         settings,
         created_ms: number(row, 5)?,
@@ -31,6 +32,7 @@ pub(super) fn group(row: &Row) -> Result<(GroupId, GroupRow), StoreError> {
         senders_watermark: seq(row, 8)?,
         notices_watermark: maybe_seq(row, 9)?,
         layout: layout.map_err(|error| damaged(row, format!("layout: {error}")))?.map(Box::new),
+        features: features.map_err(|error| damaged(row, format!("features: {error}")))?.map(Box::new),
     };
     let (epoch, incarnation) = (Epoch(number(row, 1)?), number(row, 3)?);
     Ok((group, GroupRow { epoch, tail: seq(row, 2)?, incarnation, state }))

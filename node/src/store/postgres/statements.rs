@@ -37,7 +37,7 @@ statements! {
     activate: "UPDATE shoal.groups AS g SET epoch = g.epoch + 1 \
                FROM unnest($1::bytea[]) AS a (group_id) WHERE g.group_id = a.group_id \
                RETURNING g.group_id, g.epoch, g.tail, g.incarnation, g.settings, g.created_ms, g.closed, \
-                         g.members, g.senders_watermark, g.notices_watermark, g.layout",
+                         g.members, g.senders_watermark, g.notices_watermark, g.layout, g.features",
     pass: "UPDATE shoal.groups AS g SET tail = a.tail_after, batch = $5 \
            FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[]) \
                 AS a (group_id, epoch, tail, tail_after) \
@@ -45,12 +45,12 @@ statements! {
            RETURNING g.group_id",
     state: "UPDATE shoal.groups AS g SET settings = a.settings, created_ms = a.created_ms, \
                    closed = a.closed, members = a.members, senders_watermark = a.senders_watermark, \
-                   notices_watermark = a.notices_watermark, layout = a.layout \
+                   notices_watermark = a.notices_watermark, layout = a.layout, features = a.features \
             FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::boolean[], $5::bigint[], $6::bigint[], \
-                        $7::bigint[], $8::bytea[]) \
+                        $7::bigint[], $8::bytea[], $9::bytea[]) \
                  AS a (group_id, settings, created_ms, closed, members, senders_watermark, \
-                       notices_watermark, layout) \
-            WHERE g.group_id = a.group_id AND g.batch = $9",
+                       notices_watermark, layout, features) \
+            WHERE g.group_id = a.group_id AND g.batch = $10",
     notices: "UPDATE shoal.groups AS g SET notices_due = a.due \
               FROM unnest($1::bytea[], $2::boolean[]) AS a (group_id, due) \
               WHERE g.group_id = a.group_id AND g.batch = $3",
@@ -103,7 +103,7 @@ statements! {
                          delivered = greatest(c.delivered, excluded.delivered)",
 
     group: "SELECT group_id, epoch, tail, incarnation, settings, created_ms, closed, members, \
-                   senders_watermark, notices_watermark, layout \
+                   senders_watermark, notices_watermark, layout, features \
             FROM shoal.groups WHERE group_id = $1",
     read: "SELECT seq, body FROM ( \
                SELECT seq, body, first_value(octet_length(body)) OVER w AS first_bytes, \

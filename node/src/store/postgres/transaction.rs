@@ -112,8 +112,8 @@ impl<'s> Pipeline<'s> {
         let Edits { groups, records, edits } = &columns.edits;
         self.rows(Step::Write, &to.edits, groups.len(), &[groups, records, edits, batch]);
         let States { groups, settings, created_ms, closed, .. } = &columns.states;
-        let States { members, senders_watermarks, notices_watermarks, layouts, .. } = &columns.states;
-        let state: [Column<'s>; 9] = [
+        let States { members, senders_watermarks, notices_watermarks, layouts, features, .. } = &columns.states;
+        let state: [Column<'s>; 10] = [
             groups,
             settings,
             created_ms,
@@ -122,6 +122,7 @@ impl<'s> Pipeline<'s> {
             senders_watermarks,
             notices_watermarks,
             layouts,
+            features,
             batch,
         ];
         self.rows(Step::Write, &to.state, groups.len(), &state);
