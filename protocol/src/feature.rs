@@ -249,14 +249,24 @@ mod tests {
 
     #[test]
     fn names_and_values_have_their_bounds() {
-        assert!(["a", "new-composer", "shoal.payload_max_bytes", &"x".repeat(64)].iter().all(|it| check_name(it).is_ok()));
-        assert!(["", "A", "a b", "ä", &"x".repeat(65)].iter().all(|it| check_name(it) == Err(FeatureError::Name)));
-        assert_eq!((check_value(&"x".repeat(256)), check_value(&"x".repeat(257))), (Ok(()), Err(FeatureError::Value(257))));
+        assert!(
+            ["a", "new-composer", "shoal.payload_max_bytes", &"x".repeat(64)]
+                .iter()
+                .all(|it| check_name(it).is_ok())
+        );
+        assert!(
+            ["", "A", "a b", "ä", &"x".repeat(65)].iter().all(|it| check_name(it) == Err(FeatureError::Name))
+        );
+        assert_eq!(
+            (check_value(&"x".repeat(256)), check_value(&"x".repeat(257))),
+            (Ok(()), Err(FeatureError::Value(257)))
+        );
     }
 
     #[test]
     fn who_is_in_no_share_has_what_all_had() {
-        let feature = Feature { value: "new".into(), slots: FeatureSlots::Percent(10), otherwise: Some("old".into()) };
+        let feature =
+            Feature { value: "new".into(), slots: FeatureSlots::Percent(10), otherwise: Some("old".into()) };
         let (new, old): (Vec<_>, Vec<_>) = slots().partition(|slot| feature.value(*slot) == Some("new"));
         assert_eq!(new.len(), 1_639);
         assert!(old.iter().all(|slot| feature.value(*slot) == Some("old")));
@@ -276,7 +286,8 @@ mod tests {
     /// Of a version to come, or spoilt.
     #[test]
     fn slots_that_are_not_known_are_nobody_s() {
-        let strange = [None, Some(wire::feature::Slots::SubGroup(wire::SubGroupSlots { number: 0, of: 1 << 20 }))];
+        let strange =
+            [None, Some(wire::feature::Slots::SubGroup(wire::SubGroupSlots { number: 0, of: 1 << 20 }))];
         for strange in strange {
             let known = FeatureSlots::from_wire(strange.as_ref());
             assert!(slots().all(|slot| !known.contain(slot)), "{strange:?}");

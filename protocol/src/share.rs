@@ -95,9 +95,11 @@ mod tests {
     /// Written down, so that other languages have something to hold theirs against.
     #[test]
     fn shares_are_what_they_always_were() {
-        let first: Vec<u16> = slots().filter(|slot| is_among_first(*slot, 1)).map(Slot::number).take(5).collect();
+        let first: Vec<u16> =
+            slots().filter(|slot| is_among_first(*slot, 1)).map(Slot::number).take(5).collect();
         assert_eq!(first, [0, 89, 178, 267, 356]);
-        let third: Vec<u16> = (0..).zip(cut(3)).filter(|(_, part)| *part == 2).map(|(slot, _)| slot).collect();
+        let third: Vec<u16> =
+            (0..).zip(cut(3)).filter(|(_, part)| *part == 2).map(|(slot, _)| slot).collect();
         assert_eq!((third.len(), third[0], third[2_729], third[2_730]), (5_461, 5_462, 8_191, 13_653));
     }
 }

@@ -100,7 +100,8 @@ mod tests {
     fn what_no_node_could_go_by_is_refused() {
         assert_eq!(check("composer", "new"), Ok(()));
         assert_eq!(check(MESSAGES_PER_SECOND, "5"), Ok(()));
-        for (name, value) in [(MESSAGES_PER_SECOND, "0"), (PAYLOAD_BYTES_MAX, "many"), ("shoal.colour", "5")] {
+        for (name, value) in [(MESSAGES_PER_SECOND, "0"), (PAYLOAD_BYTES_MAX, "many"), ("shoal.colour", "5")]
+        {
             assert_eq!(check(name, value).map_err(|refusal| refusal.code), Err(Code::BadRequest), "{name}");
         }
     }

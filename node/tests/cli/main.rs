@@ -3,6 +3,8 @@
 
 mod config;
 
+mod features;
+
 mod groups;
 
 mod live;

@@ -2,6 +2,8 @@
 
 mod changes;
 
+mod features;
+
 mod limits;
 
 mod plans;

@@ -5,6 +5,8 @@
 
 mod draining;
 
+mod features;
+
 mod link;
 
 mod plans;

@@ -22,7 +22,11 @@ impl Deciding<'_> {
                 .map(|_| wire::Feature { name: set.name.clone(), ..wire::Feature::default() }),
         };
         let Some(record) = record else {
-            return Ok(Decided { bodies: Vec::new(), seq: features.changed().unwrap_or(self.seq), changed: 0 });
+            return Ok(Decided {
+                bodies: Vec::new(),
+                seq: features.changed().unwrap_or(self.seq),
+                changed: 0,
+            });
         };
         features.fold(self.seq, &record);
         self.state.features = Some(Box::new(features.to_wire()));

@@ -112,7 +112,8 @@ impl<'s> Pipeline<'s> {
         let Edits { groups, records, edits } = &columns.edits;
         self.rows(Step::Write, &to.edits, groups.len(), &[groups, records, edits, batch]);
         let States { groups, settings, created_ms, closed, .. } = &columns.states;
-        let States { members, senders_watermarks, notices_watermarks, layouts, features, .. } = &columns.states;
+        let States { members, senders_watermarks, notices_watermarks, layouts, features, .. } =
+            &columns.states;
         let state: [Column<'s>; 10] = [
             groups,
             settings,
