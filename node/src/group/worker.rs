@@ -91,8 +91,8 @@ pub(super) struct Worker {
     tail: Option<Arc<Tail>>,
     /// As the row said, or a record since.
     layout: Option<Layout>,
-    /// The same.
-    features: Features,
+    /// The same; none before the row was read.
+    features: Option<Features>,
     home: Option<Box<Home<Reply>>>,
     /// The home has moved here, and is about to be needed.
     is_awaited: bool,
@@ -144,7 +144,7 @@ impl Worker {
             group,
             inputs,
             layout: None,
-            features: Features::default(),
+            features: None,
             home: None,
             is_awaited: false,
             shut_out: None,

@@ -23,15 +23,15 @@ fn first_and_other() -> (String, String) {
     let users = || (0..).map(|at| format!("user-{at}"));
     let is_first = |user: &String| share::is_among_first(Slot::of(&id(user)), 10);
     let other = |user: &String| !is_first(user);
-    (users().find(is_first).unwrap(), users().find(other).unwrap())
+    (users().find(is_first).expect("one of ten is"), users().find(other).expect("nine of ten are"))
 }
 
 async fn features(world: &World, group: GroupId) -> Features {
-    let row = world.store.group(group).await.unwrap().unwrap();
+    let row = world.store.group(group).await.expect("reads").expect("there is one");
     let folded = world.records(group).await.into_iter().fold(Features::default(), |mut all, record| {
         if let Some(record::Body::Feature(feature)) = &record.body {
             assert!(!record.silent, "members hear of it at once");
-            all.fold(shoal_protocol::Seq::new(record.seq).unwrap(), feature);
+            all.fold(shoal_protocol::Seq::new(record.seq).expect("no record is at 0"), feature);
         }
         all
     });

@@ -64,6 +64,8 @@ pub enum Event {
     ReadSet { app: AppId, group: GroupId, read: Seq },
     /// A user's cursors in a group, as an app was told.
     Cursors { app: AppId, group: GroupId, read: Option<Seq>, delivered: Option<Seq> },
+    /// A group's features, as an app was told.
+    Features { app: AppId, group: GroupId, features: wire::Features },
     /// The store raised a group's epoch.
     Activated { group: GroupId, epoch: u64, tail: Seq },
     /// The store took records.

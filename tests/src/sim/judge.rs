@@ -5,6 +5,8 @@
 //! and acknowledged, `receivers` at what came to the apps, `positions` at what must not go
 //! back.
 
+mod features;
+
 mod layouts;
 
 mod membership;
@@ -105,6 +107,7 @@ pub fn judge(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
     sequence::check(case, &mut findings);
     layouts::check(case, &mut findings);
+    features::check(case, &mut findings);
     membership::check(case, &mut findings);
     messages::check(case, &mut findings);
     receivers::check(case, &mut findings);

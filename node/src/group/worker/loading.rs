@@ -89,7 +89,9 @@ impl Worker {
         let tail = self.open_tail().await?;
         let owner = self.owner.get_or_insert_with(|| {
             let mut owner = SubGroup::new(MemberList::new(tail.tail()), &self.limits);
-            owner.set_features(&self.features);
+            if let Some(features) = &self.features {
+                owner.set_features(features);
+            }
             Box::new(owner)
         });
         let members = owner.members_mut();

@@ -95,13 +95,13 @@ impl Worker {
         self.perform();
     }
 
-    /// Learns the layout, at least as new as another node has `seen` it.
+    /// Learns the layout, at least as new as another node has `seen` it, and the features.
     pub(super) async fn learn_layout(&mut self, seen: Option<u64>) -> Result<(), Refusal> {
         if self.layout.is_none() {
             self.open_tail().await?;
         }
         let is_new = |layout: &Layout| seen.is_none_or(|seen| layout.version() >= seen);
-        if !self.layout.as_ref().is_some_and(is_new) {
+        if self.features.is_none() || !self.layout.as_ref().is_some_and(is_new) {
             let row = self.store.group(self.group).await.map_err(refusal)?;
             let row = row.ok_or_else(|| Refusal::new(Code::UnknownGroup, "no such group"))?;
             self.learn(&row.state);
@@ -143,25 +143,24 @@ impl Worker {
     /// What the group's row says.
     pub(super) fn learn(&mut self, state: &GroupState) {
         self.set_layout(Layout::from_wire(self.group, state.layout.as_deref()));
-        if let Some(features) = &state.features {
-            self.set_features(Features::from_wire(features));
+        let features = state.features.as_deref().map(Features::from_wire).unwrap_or_default();
+        if self.features.as_ref().is_none_or(|known| known.changed() < features.changed()) {
+            self.features = Some(features);
+            self.pass_on_features();
         }
     }
 
-    /// Some members, or all, have been given something.
+    /// Some members, or all, have been given something. Before the row was read, nothing is made of it: the
+    /// row has it.
     pub(super) fn take_feature(&mut self, seq: Seq, feature: &wire::Feature) {
-        let mut features = self.features.clone();
-        features.fold(seq, feature);
-        self.set_features(features);
+        if self.features.as_mut().is_some_and(|known| known.fold(seq, feature)) {
+            self.pass_on_features();
+        }
     }
 
-    /// As a record or the row has them, whichever this node hears of first.
-    fn set_features(&mut self, features: Features) {
-        if self.features.changed() < features.changed() {
-            if let Some(owner) = &mut self.owner {
-                owner.set_features(&features);
-            }
-            self.features = features;
+    fn pass_on_features(&mut self) {
+        if let (Some(owner), Some(features)) = (&mut self.owner, &self.features) {
+            owner.set_features(features);
         }
     }
 

@@ -8,7 +8,7 @@ use shoal_client::{Client, Message, RequestError};
 use shoal_node::clock::Clock;
 use shoal_protocol::{GroupId, Seq, UserId, wire};
 use tokio::time::sleep;
-use wire::message::Kind;
+use wire::{message::Kind, set_feature::Slots};
 
 use super::{App, Tasks, USERS, payload, send, user};
 use crate::sim::{
@@ -149,7 +149,7 @@ impl Actor {
         let other = user(self.random.random_range(0..USERS));
         let some = self.draw_users();
         let client = self.client.clone();
-        let changed = match self.random.random_range(0..17) {
+        let changed = match self.random.random_range(0..18) {
             0..2 => client.join(group).await,
             2..4 if group != GroupId::named(TOWN) => client.leave(group).await,
             4..8 => client.add(group, &some).await,
@@ -157,7 +157,8 @@ impl Actor {
             11..13 => client.mute(group, &other, self.mute_until()).await,
             13 => client.ban(group, &other, self.random.random_ratio(1, 3)).await,
             14 => client.set_settings(group, self.draw_settings()).await,
-            15 if group == GroupId::named(LATE) => client.close_group(group).await,
+            15 => client.set_feature(group, self.draw_feature()).await,
+            16 if group == GroupId::named(LATE) => client.close_group(group).await,
             _ => self.set_role(group, &other).await,
         };
         self.tell_changed(group, changed);
@@ -186,6 +187,19 @@ impl Actor {
             history_before_join: self.random.random(),
             members_max: 0,
         }
+    }
+
+    /// A flag, or a rate that some of them come to feel; or it is taken from all.
+    fn draw_feature(&mut self) -> wire::SetFeature {
+        let name = if self.random.random() { "composer" } else { "shoal.messages_per_second" };
+        let value = self.random.random_range(0..40);
+        let slots = match self.random.random_range(0..3) {
+            0 => None,
+            1 => Some(Slots::Percent(self.random.random_range(1..=100))),
+            _ => Some(Slots::SubGroup(self.random.random_range(0..3))),
+        };
+        let value = (value > 8).then(|| value.to_string());
+        wire::SetFeature { name: name.to_owned(), value, slots }
     }
 
     async fn set_role(&mut self, group: GroupId, other: &UserId) -> Result<wire::Changed, RequestError> {
@@ -222,6 +236,8 @@ impl Actor {
         if let Ok(told) = self.client.group(group).await {
             let (read, delivered) = (Seq::new(told.read), Seq::new(told.delivered));
             self.app.tell(Event::Cursors { app: self.app.id(), group, read, delivered });
+            let features = told.features.unwrap_or_default();
+            self.app.tell(Event::Features { app: self.app.id(), group, features });
         }
     }
 

@@ -151,6 +151,10 @@ fn notice(at: u64, group_seq: u64) -> wire::Record {
 fn holding(records: Vec<wire::Record>, members: Vec<MemberRow>) -> Holding {
     let mut state = GroupState::new(0);
     state.members = members.len() as u64;
+    state.layout = records.iter().rev().find_map(|record| match &record.body {
+        Some(Body::Layout(layout)) => Some(Box::new(layout.clone())),
+        _ => None,
+    });
     let tail = Seq::FIRST.advance(records.len() as u64);
     Holding { row: GroupRow { epoch: Epoch(1), tail, incarnation: 1, state }, records, members }
 }
@@ -289,13 +293,22 @@ fn who_joins_again_skips_to_the_new_join_and_nowhere_else() {
     run.assert_found("skipped 4 to 5");
 }
 
+/// The layouts of a plan that comes to nothing.
+fn begun_and_undone() -> [wire::Layout; 2] {
+    let plan = wire::Plan { number: 1, ..Default::default() };
+    let end = wire::PlanEnd { number: 1, ..Default::default() };
+    [
+        wire::Layout { version: 1, plan: Some(plan), ..Default::default() },
+        wire::Layout { version: 2, last: Some(end), ..Default::default() },
+    ]
+}
+
 #[test]
 fn silent_records_are_passed_over_in_their_place_and_no_others() {
     let told = |from, to| Event::PassedOver { app: BOB, group: group(), from: seq(from), to: seq(to) };
     let run_with_two = || {
         let mut run = Run::new();
-        for at in [3, 4] {
-            let layout = wire::Layout { version: at, ..Default::default() };
+        for (at, layout) in (3..).zip(begun_and_undone()) {
             run.write(wire::Record {
                 seq: at,
                 silent: true,
@@ -381,6 +394,30 @@ fn a_hole_and_a_row_with_another_tail_are_found() {
     assert!(run.findings_with(&holdings)[0].contains("its row says"));
     run.records.remove(1);
     run.assert_found("says it is at");
+}
+
+#[test]
+fn features_that_the_records_do_not_say_are_found() {
+    let feature = wire::Feature {
+        name: "composer".into(),
+        value: Some("new".into()),
+        slots: Some(wire::feature::Slots::Percent(10)),
+        otherwise: None,
+    };
+    let mut run = Run::new();
+    let body = Some(Body::Feature(feature.clone()));
+    run.write(wire::Record { seq: 3, body, ..Default::default() });
+    run.deliver(3);
+    run.assert_found("its row has the features");
+    let mut holdings = run.holdings();
+    let features = wire::Features { changed_seq: 3, features: vec![feature] };
+    holdings.groups.get_mut(&group()).unwrap().row.state.features = Some(Box::new(features.clone()));
+    assert_eq!(run.findings_with(&holdings), [""; 0]);
+    for (changed_seq, is_found) in [(3, false), (2, true)] {
+        let features = wire::Features { changed_seq, ..features.clone() };
+        run.tell(Event::Features { app: BOB, group: group(), features });
+        assert_eq!(run.findings_with(&holdings).len(), usize::from(is_found), "at {changed_seq}");
+    }
 }
 
 #[test]
