@@ -252,7 +252,9 @@ async fn my_groups_come_by_page_with_what_is_unread() {
     assert_eq!((one.members, one.tail, me.user.as_str()), (2, last + 1, "bob"));
     assert_eq!((one.read, one.unread), (me.joined_seq, last + 1 - me.joined_seq));
     assert_eq!(one.settings.as_ref().unwrap().title, "Scene");
-    assert_eq!(*one, scene.group(&bob).await);
+    let alone = scene.group(&bob).await;
+    assert_eq!(alone.features, Some(wire::Features::default()), "which a list leaves out");
+    assert_eq!(*one, wire::Group { features: None, ..alone });
 
     let of_bob = || Asked::Groups(wire::GetGroups { user: "bob".into(), ..wire::GetGroups::default() });
     assert_eq!(code(&scene.ask(&actor("ann"), of_bob()).await), Code::NotAllowed);
