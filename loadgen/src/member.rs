@@ -37,6 +37,7 @@ pub(crate) struct Counts {
     pub(crate) gaps_refilled: u64,
     pub(crate) reconnects: u64,
     pub(crate) moves: u64,
+    pub(crate) rebinds: u64,
     pub(crate) parked: u64,
     pub(crate) restarts: u64,
     pub(crate) pauses: u64,
@@ -77,6 +78,8 @@ pub(crate) struct Member {
     pub(crate) may_leave: bool,
     /// Its own, where that is a weak one.
     pub(crate) network: Option<Arc<Network>>,
+    /// Of that, where it is told of them.
+    pub(crate) changes: Option<watch::Receiver<Option<Instant>>>,
     pub(crate) counts: Counts,
 }
 
@@ -106,6 +109,7 @@ impl Done {
         report.gaps_refilled += counts.gaps_refilled;
         report.reconnects += counts.reconnects;
         report.moves += counts.moves;
+        report.rebinds += counts.rebinds;
         report.parked += counts.parked;
         report.restarts += counts.restarts;
         report.pauses += counts.pauses;
@@ -127,8 +131,6 @@ struct Life {
     /// The message that waits for room in the client's queue.
     offered: Option<(Due, Bytes, Sending)>,
     reads: bool,
-    /// Of its network, of which it is told.
-    changes: Option<watch::Receiver<Option<Instant>>>,
 }
 
 /// The configuration of a member's client.
@@ -140,6 +142,7 @@ impl Member {
     /// Runs until `stop`, or until its client is of no more use.
     pub(crate) async fn run(mut self, present: Present, mut stop: watch::Receiver<bool>) -> Done {
         let Present { config, client, follow, network } = present;
+        self.changes = network.as_ref().and_then(|network| network.changes());
         self.network = network;
         let mut life = Life::new(client, follow, Receipts::new());
         let ended = loop {
@@ -180,7 +183,7 @@ impl Member {
                 }
                 sending = accepted(&mut life.offered), if life.offered.is_some() => self.accepted(life, sending)?,
                 Some(due) = self.due.recv(), if has_room => self.offer(life, due),
-                () = changed(self.network.as_deref(), &mut life.changes) => {
+                () = changed(&mut self.changes) => {
                     // Where there is no other socket the connection is looked at all the same.
                     let _ = life.client.network_changed();
                 }
@@ -350,6 +353,7 @@ impl Member {
         self.counts.gaps_refilled += stats.gaps_refilled;
         self.counts.reconnects += stats.reconnects;
         self.counts.moves += stats.moves;
+        self.counts.rebinds += stats.migrations;
         self.counts.parked += stats.parked;
     }
 }
@@ -365,7 +369,7 @@ enum Next {
 
 impl Life {
     fn new(client: Client, follow: Follow, receipts: Receipts) -> Self {
-        Self { client, follow, receipts, offered: None, reads: true, changes: None }
+        Self { client, follow, receipts, offered: None, reads: true }
     }
 
     fn offer(&mut self, group: GroupId, due: Due, bytes: Bytes) {
@@ -384,12 +388,16 @@ async fn accepted(
     }
 }
 
-/// Waits until its app would be told of another network; never, where it has none of its own.
-async fn changed(network: Option<&Network>, changes: &mut Option<watch::Receiver<Option<Instant>>>) {
-    match network {
-        Some(network) => network.changed(changes).await,
-        None => std::future::pending().await,
+/// Waits until the machine would tell of another network; never, where nobody is told. Cancellation safe.
+async fn changed(changes: &mut Option<watch::Receiver<Option<Instant>>>) {
+    let Some(changes) = changes else { return std::future::pending().await };
+    let is_there = |change: &Option<Instant>| change.is_some();
+    while changes.changed().await.is_ok() {
+        if is_there(&changes.borrow_and_update()) {
+            return;
+        }
     }
+    std::future::pending().await
 }
 
 /// The moments of a plan's interruptions, in a run that begins at `begun`.

@@ -4,13 +4,13 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use serde::Serialize;
 use shoal_client::{Resolving, Transport, UdpTransport};
-use shoal_network::{Profile, Relay, Trouble, Weather};
+use shoal_network::{Profile, Relay, RelayStats, Trouble, Weather};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -26,7 +26,16 @@ pub(crate) struct Networks {
     is_told: bool,
     began: Instant,
     seed: u64,
-    all: Mutex<Vec<Arc<Network>>>,
+    felt: Arc<Mutex<Felt>>,
+    all: Mutex<Vec<Weak<Network>>>,
+}
+
+/// What clients felt of their networks.
+#[derive(Debug)]
+struct Felt {
+    resumed: Latencies,
+    /// Through the networks that are gone.
+    passed: RelayStats,
 }
 
 /// What apps felt of it.
@@ -52,8 +61,10 @@ impl Networks {
     /// None where clients reach their nodes by the machine's own network.
     pub(crate) fn new(options: &NetworkOptions, seed: u64) -> Option<Self> {
         let profile = options.network?;
-        let (all, began) = (Mutex::default(), Instant::now());
-        Some(Self { profile, trouble: options.trouble(), is_told: options.told, began, seed, all })
+        let felt = Felt { resumed: Latencies::coarse(), passed: RelayStats::default() };
+        let (felt, began) = (Arc::new(Mutex::new(felt)), Instant::now());
+        let (trouble, all) = (options.trouble(), Mutex::default());
+        Some(Self { profile, trouble, is_told: options.told, began, seed, felt, all })
     }
 
     /// The network of one client.
@@ -67,36 +78,33 @@ impl Networks {
             began: self.began,
             seed: self.seed.wrapping_add(number << 20),
             relays: Mutex::default(),
-            resumed: Mutex::new(Latencies::coarse()),
-            felt: Mutex::default(),
+            changed: watch::Sender::new(None),
+            resumed: Mutex::default(),
+            felt: self.felt.clone(),
         });
-        lock(&self.all).push(network.clone());
+        lock(&self.all).push(Arc::downgrade(&network));
         network
     }
 
     /// What apps felt, of so many deliveries.
     pub(crate) fn report(&self, deliveries: u64) -> NetworkReport {
-        let mut resumed = Latencies::coarse();
-        let (mut moves, mut packets, mut lost, mut bytes) = (0, 0, 0, 0);
-        for network in &*lock(&self.all) {
-            resumed.add(&lock(&network.resumed));
-            for relay in lock(&network.relays).values() {
-                let stats = relay.stats();
-                moves += stats.moves;
-                packets += stats.up + stats.down;
-                lost += stats.lost;
-                bytes += stats.bytes;
-            }
-        }
-        NetworkReport {
+        let there: Vec<_> = lock(&self.all).iter().filter_map(Weak::upgrade).collect();
+        let felt = lock(&self.felt);
+        let mut passed = felt.passed;
+        there.iter().for_each(|network| passed += network.passed());
+        let RelayStats { up, down, bytes, lost, moves } = passed;
+        let report = NetworkReport {
             profile: self.profile.name.to_owned(),
-            resumed: resumed.count(),
-            resume_ms: resumed.quantiles(),
+            resumed: felt.resumed.count(),
+            resume_ms: felt.resumed.quantiles(),
             moves,
-            packets,
+            packets: up + down,
             lost,
             bytes_per_delivery: bytes as f64 / deliveries.max(1) as f64,
-        }
+        };
+        // The last of a network takes the lock itself when it goes.
+        drop(felt);
+        report
     }
 }
 
@@ -121,44 +129,33 @@ pub(crate) struct Network {
     began: Instant,
     seed: u64,
     relays: Mutex<BTreeMap<SocketAddr, Relay>>,
-    resumed: Mutex<Latencies>,
+    /// When the network last changed, as the relays say.
+    changed: watch::Sender<Option<Instant>>,
     /// The last change of the network that something was delivered after.
-    felt: Mutex<Option<Instant>>,
+    resumed: Mutex<Option<Instant>>,
+    felt: Arc<Mutex<Felt>>,
 }
 
 impl Network {
     /// Something was delivered: if it is the first since the network changed, that took so long.
     pub(crate) fn delivered(&self) {
-        let Some(change) = lock(&self.relays).values().filter_map(Relay::last_change).max() else { return };
-        let mut felt = lock(&self.felt);
-        if *felt < Some(change) {
-            *felt = Some(change);
-            lock(&self.resumed).record(change.elapsed());
+        let Some(change) = *self.changed.borrow() else { return };
+        let mut resumed = lock(&self.resumed);
+        if *resumed < Some(change) {
+            *resumed = Some(change);
+            lock(&self.felt).resumed.record(change.elapsed());
         }
     }
 
-    /// Waits until the machine would tell of another network; never, where nobody is told. Cancellation
-    /// safe: whoever asks again hears of what came meanwhile.
-    pub(crate) async fn changed(&self, seen: &mut Option<watch::Receiver<Option<Instant>>>) {
-        if !self.is_told {
-            return std::future::pending().await;
-        }
-        let first = || lock(&self.relays).values().next().map(Relay::changes);
-        let Some(changes) = seen else {
-            *seen = first();
-            return match seen {
-                Some(_) => {}
-                None => std::future::pending().await,
-            };
-        };
-        loop {
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-            if changes.borrow_and_update().is_some() {
-                return;
-            }
-        }
+    /// When the network last changed, to be waited for, where the machine tells of it.
+    pub(crate) fn changes(&self) -> Option<watch::Receiver<Option<Instant>>> {
+        self.is_told.then(|| self.changed.subscribe())
+    }
+
+    fn passed(&self) -> RelayStats {
+        let mut passed = RelayStats::default();
+        lock(&self.relays).values().for_each(|relay| passed += relay.stats());
+        passed
     }
 
     /// Where the relay to this node is.
@@ -168,9 +165,16 @@ impl Network {
             return Ok(relay.address());
         }
         let weather = self.weather;
-        let relay =
-            Relay::start(node, self.seed.wrapping_add(relays.len() as u64), self.began, move |_| weather)?;
+        let seed = self.seed.wrapping_add(relays.len() as u64);
+        let relay = Relay::start(node, seed, self.began, self.changed.clone(), move |_| weather)?;
         Ok(relays.entry(node).or_insert(relay).address())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let passed = self.passed();
+        lock(&self.felt).passed += passed;
     }
 }
 

@@ -51,10 +51,10 @@ pub struct NetworkOptions {
     #[arg(long, value_name = "PROFILE", value_parser = network)]
     pub network: Option<&'static Profile>,
     /// Gives each client another address, again and again: a NAT that forgets
-    #[arg(long, value_name = "TIME", requires = "network", value_parser = humantime::parse_duration, conflicts_with = "blackout")]
+    #[arg(long, value_name = "TIME", requires = "network", value_parser = a_while, conflicts_with = "blackout")]
     pub moves_every: Option<Duration>,
     /// Cuts all clients off for so long, again and again, with 30 s between
-    #[arg(long, value_name = "TIME", requires = "network", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", requires = "network", value_parser = a_while)]
     pub blackout: Option<Duration>,
     /// Tells the clients' apps when their network has changed, as a phone's system does
     #[arg(long, requires = "network")]
@@ -262,6 +262,12 @@ fn percent(text: &str) -> Result<f64, String> {
 fn network(text: &str) -> Result<&'static Profile, String> {
     let names: Vec<_> = PROFILES.iter().map(|profile| profile.name).collect();
     Profile::named(text).ok_or_else(|| format!("no such network: there are {}", names.join(", ")))
+}
+
+/// A tenth of a second at least.
+fn a_while(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time >= Duration::from_millis(100) { Ok(time) } else { Err("at least 100ms".into()) }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -172,6 +172,8 @@ pub struct Report {
     pub reconnects: u64,
     /// Those among them for which nobody was offline: the node had asked for it.
     pub moves: u64,
+    /// Times a client moved its connection to another socket, as it was told of another network.
+    pub rebinds: u64,
     /// Times a client was ended and begun again from its saved state.
     pub restarts: u64,
     /// Times a client stopped reading.

@@ -104,6 +104,7 @@ impl Crew {
                 saboteur: sabotage.take().map(Saboteur::new),
                 may_leave: false,
                 network: None,
+                changes: None,
                 counts: Counts::default(),
             };
             members.spawn(member.run(present, stopped.clone()));

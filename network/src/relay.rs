@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::AddAssign,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -69,6 +70,16 @@ pub struct RelayStats {
     pub moves: u64,
 }
 
+impl AddAssign for RelayStats {
+    fn add_assign(&mut self, other: Self) {
+        self.up += other.up;
+        self.down += other.down;
+        self.bytes += other.bytes;
+        self.lost += other.lost;
+        self.moves += other.moves;
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     up: AtomicU64,
@@ -83,13 +94,14 @@ struct Counters {
 pub struct Relay {
     address: SocketAddr,
     counters: Arc<Counters>,
-    changes: watch::Receiver<Option<Instant>>,
     running: AbortHandle,
 }
 
 impl Relay {
     /// Takes clients on a free port of this machine, and passes on to `node` what gets through. `weather`
     /// makes the network of each client, by its number, 1, 2, 3, …; its time is that since `began`.
+    /// `changed` is told when a client has to find its way anew: its network passes again, or at another
+    /// address; and none, while nothing passes.
     ///
     /// # Errors
     /// Where no socket can be had.
@@ -97,13 +109,13 @@ impl Relay {
         node: SocketAddr,
         seed: u64,
         began: Instant,
+        changed: watch::Sender<Option<Instant>>,
         weather: impl Fn(u64) -> Weather + Send + 'static,
     ) -> io::Result<Self> {
         let listening = bind(SocketAddr::new(local(node, 0), 0))?;
         let address = listening.local_addr()?;
         let counters = Arc::<Counters>::default();
         let (from_node, packets) = mpsc::channel(FROM_NODE_MAX);
-        let (changed, changes) = watch::channel(None);
         let running = Running {
             node,
             listening,
@@ -120,26 +132,13 @@ impl Relay {
             from_node,
         };
         let running: JoinHandle<()> = tokio::spawn(running.run(packets));
-        Ok(Self { address, counters, changes, running: running.abort_handle() })
+        Ok(Self { address, counters, running: running.abort_handle() })
     }
 
     /// Where clients are to send.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// When the network of a client last changed so that it has to find its way anew: it passes again, or
-    /// at another address. None before that, and while nothing passes.
-    #[must_use]
-    pub fn last_change(&self) -> Option<Instant> {
-        *self.changes.borrow()
-    }
-
-    /// The same, to be waited for.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<Option<Instant>> {
-        self.changes.clone()
     }
 
     /// What has passed so far.
@@ -324,8 +323,10 @@ impl Running {
                         // What the relay has no room for is lost.
                         let _ = to.try_send((flow, Bytes::copy_from_slice(&buffer[..bytes])));
                     }
-                    // A node that is down: the system says so of what was sent to it.
-                    Ok(_) | Err(_) => tokio::task::yield_now().await,
+                    // From somebody else.
+                    Ok(_) => {}
+                    // A node that is down: the system says so of what was sent to it. No more often than that.
+                    Err(_) => tokio::time::sleep(LOOK_EVERY).await,
                 }
             }
         });
@@ -366,7 +367,8 @@ impl Running {
                 Direction::Up => flow.outside.socket.try_send_to(&packet.payload, self.node),
                 Direction::Down => self.listening.try_send_to(&packet.payload, flow.client),
             };
-            if passed.is_err() {
+            if let Err(error) = passed {
+                tracing::debug!(%error, "the system does not take a packet");
                 self.counters.lost.fetch_add(1, Relaxed);
             }
         }

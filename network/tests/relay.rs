@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use shoal_network::{Profile, Relay, Weather, weather::Trouble};
 use tokio::{
     net::UdpSocket,
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -51,7 +51,14 @@ async fn hear(client: &UdpSocket, within: Duration) -> Option<Vec<u8>> {
 #[tokio::test]
 async fn what_is_sent_comes_back_after_a_round_trip_to_whom_it_is_for() {
     let node = node().await;
-    let relay = Relay::start(node.address, 1, Instant::now(), weather("clear", Trouble::Steady)).unwrap();
+    let relay = Relay::start(
+        node.address,
+        1,
+        Instant::now(),
+        watch::Sender::new(None),
+        weather("clear", Trouble::Steady),
+    )
+    .unwrap();
     let (ann, bob) = (client().await, client().await);
     let begun = Instant::now();
     ann.send_to(b"ann", relay.address()).await.unwrap();
@@ -68,8 +75,14 @@ async fn what_is_sent_comes_back_after_a_round_trip_to_whom_it_is_for() {
 async fn a_network_that_moves_leads_to_other_addresses_and_nobody_hears_at_the_old_one() {
     let node = node().await;
     let every = Duration::from_millis(200);
-    let relay =
-        Relay::start(node.address, 1, Instant::now(), weather("clear", Trouble::Moves { every })).unwrap();
+    let relay = Relay::start(
+        node.address,
+        1,
+        Instant::now(),
+        watch::Sender::new(None),
+        weather("clear", Trouble::Moves { every }),
+    )
+    .unwrap();
     let ann = client().await;
     let begun = Instant::now();
     while begun.elapsed() < every * 6 {
@@ -93,17 +106,19 @@ async fn nothing_passes_in_the_dark_and_everything_after_it() {
     let node = node().await;
     let (every, lasts) = (Duration::from_millis(300), Duration::from_millis(250));
     let dark = Trouble::Blackouts { every, lasts };
-    let relay = Relay::start(node.address, 1, Instant::now(), weather("clear", dark)).unwrap();
+    let changed = watch::Sender::new(None);
+    let relay =
+        Relay::start(node.address, 1, Instant::now(), changed.clone(), weather("clear", dark)).unwrap();
     let (ann, begun) = (client().await, Instant::now());
     ann.send_to(b"before", relay.address()).await.unwrap();
     assert!(hear(&ann, Duration::from_secs(5)).await.is_some());
-    assert_eq!(relay.last_change(), None);
+    assert_eq!(*changed.borrow(), None);
     sleep(Duration::from_millis(400) - begun.elapsed()).await;
     ann.send_to(b"in the dark", relay.address()).await.unwrap();
     assert_eq!(hear(&ann, Duration::from_millis(170)).await, None, "it is lost, not late");
     ann.send_to(b"after", relay.address()).await.unwrap();
     assert_eq!(hear(&ann, Duration::from_secs(5)).await.unwrap(), b"afterafter");
     assert_eq!(relay.stats().lost, 1);
-    let change = relay.last_change().expect("it has become light").duration_since(begun);
+    let change = changed.borrow().expect("it has become light").duration_since(begun);
     assert!((Duration::from_millis(500)..Duration::from_millis(600)).contains(&change), "{change:?}");
 }

@@ -135,6 +135,7 @@ impl Crowd<'_> {
             saboteur,
             may_leave: true,
             network: None,
+            changes: None,
             counts: Counts::default(),
         };
         self.members.spawn(member.run(present, self.stopped.clone()));

@@ -37,5 +37,6 @@ async fn clients_whose_addresses_change_keep_their_sessions() {
         let felt = report.network.as_ref().unwrap();
         assert!(felt.moves >= 100 && felt.resumed >= 100, "{report}");
         assert_eq!(report.reconnects, 0, "{report}");
+        assert_eq!(report.rebinds >= 100, told, "{report}");
     }
 }

@@ -87,7 +87,9 @@ impl Findings {
             complaints.of.insert(me.clone(), at_ms(since));
         }
         for (whom, subject) in &self.others {
-            complaints.store_in_doubt |= *whom == Asked::Store && subject.is_in_doubt();
+            if *whom == Asked::Store {
+                complaints.store_doubted_since_ms = subject.doubted_since().map(at_ms);
+            }
             match (whom, subject.suspicion.slow_since()) {
                 (Asked::Node(node), Some(since)) => drop(complaints.of.insert(node.clone(), at_ms(since))),
                 (Asked::Store, Some(since)) => complaints.store_since_ms = Some(at_ms(since)),
@@ -149,10 +151,13 @@ impl Subject {
         self.doubt.see(is_late, now, patience.in_doubt());
     }
 
-    /// Might another complain of it for the same reason?
-    fn is_in_doubt(&self) -> bool {
-        let is_late = matches!(self.suspicion, Suspicion::Well { late_since: Some(_) });
-        is_late || self.doubt.slow_since().is_some()
+    /// Since when it has been so late that another might complain of it for the same reason.
+    fn doubted_since(&self) -> Option<Duration> {
+        let late = match self.suspicion {
+            Suspicion::Well { late_since } => late_since,
+            Suspicion::Slow { .. } => None,
+        };
+        late.into_iter().chain(self.doubt.slow_since()).min()
     }
 
     /// Whoever was late in looking cannot tell whether others were.

@@ -213,6 +213,12 @@ impl Rate {
         Self { per_second: share(self.per_second), burst: share(self.burst) }
     }
 
+    /// No more of either.
+    #[must_use]
+    pub fn at_most(self, most: Self) -> Self {
+        Self { per_second: self.per_second.min(most.per_second), burst: self.burst.min(most.burst) }
+    }
+
     /// At least one of each.
     #[must_use]
     pub fn quota(self) -> Quota {

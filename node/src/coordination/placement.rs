@@ -43,7 +43,7 @@ impl Partition {
         self.0
     }
 
-    fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..PARTITIONS).map(Self)
     }
 }

@@ -26,9 +26,13 @@ pub struct Complaints {
     pub of: BTreeMap<NodeName, u64>,
     /// Since when the store takes long to answer it.
     pub store_since_ms: Option<u64>,
-    /// The store has just been late, or was of late for nearly as long as it takes to complain.
-    pub store_in_doubt: bool,
+    /// Since when the store has been late, where it just has, or was of late for nearly as long as it takes to
+    /// complain.
+    pub store_doubted_since_ms: Option<u64>,
 }
+
+/// What several nodes find of the store has one cause where it began within so long, by their clocks.
+const TOGETHER_MS: u64 = 30_000;
 
 /// The nodes that are to be emptied, and why.
 pub type Slow = BTreeMap<NodeName, Verdict>;
@@ -121,15 +125,17 @@ impl<'n> Bench<'n> {
     /// A store that is slow for most, or may be, is not this node's trouble.
     fn of_its_store(&self, node: &NodeName) -> Option<Verdict> {
         let since_ms = self.judges.get(node)?.store_since_ms?;
-        let doubting = self.judges.values().filter(|said| said.doubts_the_store()).count();
+        let by_ms = since_ms.saturating_add(TOGETHER_MS);
+        let doubting = self.judges.values().filter(|said| said.doubts_the_store(by_ms)).count();
         let is_its_own = self.are_enough(self.judges.len()) && doubting * 2 <= self.judges.len();
         is_its_own.then(|| Verdict { since_ms, by: [node.clone()].into() })
     }
 }
 
 impl Complaints {
-    fn doubts_the_store(&self) -> bool {
-        self.store_in_doubt || self.store_since_ms.is_some()
+    /// Who has been slow to the store for long stays so, whoever finds it late for a moment.
+    fn doubts_the_store(&self, by_ms: u64) -> bool {
+        self.store_since_ms.is_some() || self.store_doubted_since_ms.is_some_and(|since_ms| since_ms <= by_ms)
     }
 }
 

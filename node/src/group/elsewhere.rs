@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Who looks after a partition: its homes and its sub-groups.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// This node.
     Here,

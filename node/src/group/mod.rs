@@ -358,6 +358,15 @@ impl Groups {
         self.0.elsewhere.as_ref().map_or(Place::Here, |elsewhere| elsewhere.0.place(partition))
     }
 
+    /// Is there a node beyond so many that groups are placed on?
+    fn are_more_nodes_than(&self, count: usize) -> bool {
+        let mut places = BTreeSet::new();
+        Partition::all().any(|partition| {
+            let place = self.place(partition);
+            place != Place::Nowhere && places.insert(place) && places.len() > count
+        })
+    }
+
     /// The other nodes, for what one of them looks after.
     pub(crate) fn elsewhere(&self) -> &dyn Elsewhere {
         &*self.0.elsewhere.as_ref().expect("a node alone is every group's home").0

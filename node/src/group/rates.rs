@@ -83,11 +83,9 @@ impl Rates {
         if member_rate != self.member_rate {
             self.member_rate = member_rate;
             self.members = per_member(member_rate, &self.clock);
-        }
-        if percent != self.percent {
-            self.percent = percent;
             self.apart.clear();
         }
+        self.percent = percent;
         if group_rate != self.group_rate {
             self.group_rate = group_rate;
             self.group = per_group(group_rate, &self.clock);
@@ -119,8 +117,9 @@ impl Rates {
         let members = match theirs {
             None => &self.members,
             Some(per_second) => self.apart.entry(per_second).or_insert_with(|| {
+                // Never more than members have without one: that is the operator's to say.
                 let rate = Rate { per_second, burst: per_second }.percent(self.percent);
-                per_member(rate, &self.clock)
+                per_member(rate.at_most(self.member_rate), &self.clock)
             }),
         };
         members.check_key(user).map_err(wait)?;

@@ -24,6 +24,7 @@ use std::{
     future::{Future, pending},
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -151,7 +152,7 @@ impl Worker {
             owner: None,
             loading: None,
             gaps: 0,
-            waits: Waits::default(),
+            waits: Waits::new(Instant::now()),
             permit: None,
             asked: BTreeSet::new(),
             to_ask: None,
@@ -174,7 +175,7 @@ impl Worker {
         let mut stopping = pin!(groups.stopping().wait());
         loop {
             let has_room = self.has_room();
-            self.waits.note_room(has_room);
+            self.waits.note_turn(Duration::ZERO, has_room);
             let (is_quiet, idle_at, tick_at) = (self.is_quiet(), self.idle_at(), self.tick_at());
             tokio::select! {
                 biased;
@@ -224,7 +225,8 @@ impl Worker {
 
     /// Takes an input, and what else has come by now.
     async fn take(&mut self, first: Input) {
-        self.used = Instant::now();
+        let begun = Instant::now();
+        self.used = begun;
         self.take_limits();
         let home = self.take_place();
         self.handle_input(&home, first).await;
@@ -242,6 +244,7 @@ impl Worker {
         self.settle_follows().await;
         // A placement that changed meanwhile has had its look among these.
         self.take_place();
+        self.waits.note_turn(begun.elapsed(), self.has_room());
     }
 
     async fn handle_input(&mut self, home: &Place, input: Input) {
@@ -249,7 +252,7 @@ impl Worker {
             return input.refuse(going(), self.groups.metrics());
         }
         if let Input::Publish(publish) | Input::Owned(publish, _) = &input {
-            self.waits.note(publish.arrived.elapsed());
+            self.waits.note(publish.arrived, Instant::now());
         }
         match (home, input) {
             (_, Input::Astray(publish)) => self.turn_away(publish, homeless()),

@@ -164,7 +164,7 @@ fn a_slow_node_whose_lease_comes_and_goes_stays_slow_and_one_that_starts_anew_do
 #[test]
 fn the_store_is_in_doubt_before_it_is_complained_of_and_for_a_while_after() {
     let mut world = World::new();
-    let doubts = |world: &World| world.findings.complaints(&named("a"), 0).store_in_doubt;
+    let doubts = |world: &World| world.findings.complaints(&named("a"), 0).store_doubted_since_ms.is_some();
     assert!(world.pass(Duration::from_secs(60), ms(0)).is_empty() && !doubts(&world));
     world.silence(&Asked::Store);
     assert!(world.pass(ms(1_000), ms(0)).is_empty() && doubts(&world));

@@ -8,14 +8,17 @@ fn named(name: &str) -> NodeName {
 }
 
 /// Nodes by the letters of their names, each with whom it calls slow; `!` stands for its store, `?` for a
-/// doubt of it.
+/// doubt of it, `~` for one that came a minute later.
 fn cluster(said: &[(&str, &str)]) -> Nodes {
     let record = |(name, of): &(&str, &str)| {
         let called = of.chars().filter(char::is_ascii_lowercase).map(|letter| (letter.to_string(), 7));
         let complaints = Complaints {
             of: called.map(|(name, since_ms)| (NodeName(name), since_ms)).collect(),
             store_since_ms: of.contains('!').then_some(9),
-            store_in_doubt: of.contains('?'),
+            store_doubted_since_ms: match of.contains('?') {
+                true => Some(10),
+                false => of.contains('~').then_some(60_010),
+            },
         };
         let load = Load { complaints: Some(complaints), ..Load::default() };
         (named(name), NodeRecord { load, ..node(name) })
@@ -93,6 +96,7 @@ fn a_way_to_the_store_that_is_slow_for_one_is_the_node_s_and_for_most_the_store_
 fn who_doubts_the_store_speaks_for_who_complains_of_it() {
     assert_eq!(slow_of(&[("a", "!?"), ("b", "?"), ("c", "")]), "");
     assert_eq!(slow_of(&[("a", "!?"), ("b", "?"), ("c", ""), ("d", "")]), "a");
+    assert_eq!(slow_of(&[("a", "!?"), ("b", "~"), ("c", "")]), "a", "that has another cause");
     assert_eq!(slow_of(&[("a", "?"), ("b", ""), ("c", "")]), "", "a doubt alone accuses nobody");
     assert_eq!(slow_of(&[("a", "a?"), ("b", "a?"), ("c", "?")]), "a", "a slow node is one all the same");
 }
@@ -129,19 +133,19 @@ fn half_of_those_with_each_role_are_left() {
 }
 
 /// Whom a node calls slow, and its store, where it has looked.
-type Said = Option<(BTreeMap<usize, u64>, Option<u64>, bool)>;
+type Said = Option<(BTreeMap<usize, u64>, Option<u64>, Option<u64>)>;
 
 fn any_nodes() -> impl Strategy<Value = Nodes> {
     let called = prop::collection::btree_map(0_usize..7, 1_u64..5, 0..4);
-    let said = prop::option::of((called, prop::option::of(1_u64..5), any::<bool>()));
+    let said = prop::option::of((called, prop::option::of(1_u64..5), prop::option::of(1_u64..5)));
     let roles = (any::<bool>(), any::<bool>());
     prop::collection::vec((said, roles), 1..7).prop_map(|all| {
         let name = |number: usize| named(&number.to_string());
         let record = |(number, (said, (group, access))): (usize, (Said, (bool, bool)))| {
-            let complaints = said.map(|(of, store_since_ms, store_in_doubt)| Complaints {
+            let complaints = said.map(|(of, store_since_ms, store_doubted_since_ms)| Complaints {
                 of: of.into_iter().map(|(node, since_ms)| (name(node), since_ms)).collect(),
                 store_since_ms,
-                store_in_doubt,
+                store_doubted_since_ms,
             });
             let load = Load { complaints, ..Load::default() };
             let roles = Roles { group, access, coordination: true };

@@ -1,6 +1,6 @@
 //! Setting a feature: who may, for which slots, and what all others keep.
 
-use shoal_protocol::{Feature, FeatureSlots, Features, Refusal, feature, wire};
+use shoal_protocol::{Feature, FeatureSlots, Features, Refusal, Seq, feature, wire};
 use wire::{Role, record, set_feature::Slots};
 
 use super::{Decided, Deciding, bad_request};
@@ -24,7 +24,8 @@ impl Deciding<'_> {
         let Some(record) = record else {
             return Ok(Decided {
                 bodies: Vec::new(),
-                seq: features.changed().unwrap_or(self.seq),
+                // There was none from the beginning.
+                seq: features.changed().unwrap_or(Seq::FIRST),
                 changed: 0,
             });
         };

@@ -196,7 +196,7 @@ impl<R> Home<R> {
         let by_size = plan::sub_groups(self.state.members, self.limits.sub_group_max);
         if is_late
             && self.may_begin_plan(now)
-            && let Some(wanted) = self.planning.backlog.relieve(sub_groups, by_size, now.since_start)
+            && let Some(wanted) = self.planning.backlog.relieve(sub_groups, by_size)
         {
             return self.lay_out(Goal::SubGroups(wanted), Cause::Late, self.sub_groups_min(), None);
         }
@@ -206,8 +206,8 @@ impl<R> Home<R> {
 
     /// Members may have become too many, or too few, for the sub-groups there are.
     pub(super) fn look_at_size(&mut self, now: Now) {
-        let kept = self.planning.backlog.kept(now.since_start);
-        self.planning.look_at = kept.map(|(_, until)| until);
+        let kept_until = self.kept_until(now);
+        self.planning.look_at = kept_until;
         if self.planning.even_at.is_none() && self.sub_groups() > 1 {
             self.planning.even_at = Some(now.since_start + self.rebalance());
         }
@@ -219,7 +219,8 @@ impl<R> Home<R> {
         let expected = self.planning.growth.expected(members, self.pace().plan());
         let (target, least) = (self.limits.sub_group_max, self.sub_groups_min());
         let least_now = u16::try_from(least).unwrap_or(shoal_protocol::SLOTS);
-        let least_now = least_now.max(kept.map_or(0, |(sub_groups, _)| sub_groups));
+        let kept = kept_until.map_or(0, |_| self.sub_groups());
+        let least_now = least_now.max(u16::try_from(kept).unwrap_or(shoal_protocol::SLOTS));
         let Some(wanted) = plan::wanted(members, expected, self.sub_groups(), target, least_now) else {
             return;
         };
@@ -238,6 +239,15 @@ impl<R> Home<R> {
         if is_cut && !self.has_plan() && !self.state.closed && self.may_begin_plan(now) {
             self.lay_out(Goal::Even, Cause::Uneven, self.sub_groups_min(), None);
         }
+    }
+
+    /// Until when it keeps the sub-groups that it got since messages waited too long; none where it got them
+    /// for another reason, or does not need them any more.
+    fn kept_until(&self, now: Now) -> Option<Duration> {
+        let last = self.state.layout.as_deref()?.last.as_ref()?;
+        let ago = Duration::from_millis(now.wall_ms.saturating_sub(last.ended_ms));
+        let is_relief = last.committed && last.cause() == Cause::Late;
+        is_relief.then(|| self.planning.backlog.kept_until(ago, now.since_start)).flatten()
     }
 
     fn rebalance(&self) -> Duration {
@@ -402,4 +412,92 @@ enum Command {
     Even,
     Pause(bool),
     RollBack,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::{Epoch, GroupRow};
+
+    const WALL_MS: u64 = 1_800_000_000_000;
+
+    fn at(ms: u64) -> Now {
+        Now { wall_ms: WALL_MS + ms, since_start: Duration::from_millis(ms) }
+    }
+
+    /// A home of a group of ten that is cut as its last plan has left it.
+    fn home(layout: Option<wire::Layout>) -> Home<()> {
+        let state = GroupState {
+            settings: wire::Settings::default(),
+            created_ms: WALL_MS,
+            closed: false,
+            members: 10,
+            senders_watermark: Seq::FIRST,
+            notices_watermark: None,
+            layout: layout.map(Box::new),
+            features: None,
+        };
+        let row = GroupRow { epoch: Epoch(1), tail: Seq::FIRST.next(), incarnation: 1, state };
+        Home::new(GroupId::named("g"), row, BTreeMap::new(), GroupLimits::default())
+    }
+
+    /// A second of a lively group in which a message waited so long.
+    fn second(home: &mut Home<()>, second: u64, waited_ms: u64) -> Vec<Effect<()>> {
+        let now = at(second * 1000);
+        (0..200).for_each(|_| home.note_message(now));
+        home.handle_tick(now);
+        let owner = wire::Owner { waited_ms, ..Default::default() };
+        let answered = Answered { owner, round_trip: Duration::ZERO };
+        home.handle_owner(Partition::of(GroupId::named("g")), &answered, now);
+        std::iter::from_fn(|| home.poll_effect()).collect()
+    }
+
+    fn cuts(effects: &[Effect<()>]) -> Vec<(Goal, Cause)> {
+        let cut = |effect: &Effect<()>| match effect {
+            Effect::LayOut(wanted) => Some((wanted.goal, wanted.cause)),
+            _ => None,
+        };
+        effects.iter().filter_map(cut).collect()
+    }
+
+    #[test]
+    fn messages_that_wait_too_long_again_and_again_get_more_owners() {
+        let mut home = home(None);
+        for late in [false, true] {
+            let waited_ms = home.limits.plan_delay_max_ms + u64::from(late);
+            let found: Vec<_> = (0..5)
+                .flat_map(|nth| cuts(&second(&mut home, nth + u64::from(late) * 10, waited_ms)))
+                .collect();
+            let expected = if late { vec![(Goal::SubGroups(2), Cause::Late)] } else { vec![] };
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn what_it_got_for_that_is_kept_by_the_next_home_for_a_while() {
+        let ended = |cause: Cause, ended_ms| {
+            let last = wire::PlanEnd {
+                number: 1,
+                committed: true,
+                cause: cause.into(),
+                ended_ms,
+                ..Default::default()
+            };
+            home(Some(wire::Layout {
+                version: 5,
+                partitions: vec![1, 2],
+                last: Some(last),
+                ..Default::default()
+            }))
+        };
+        let thin = |mut home: Home<()>| {
+            home.handle_tick(at(0));
+            cuts(&std::iter::from_fn(|| home.poll_effect()).collect::<Vec<_>>())
+        };
+        assert_eq!(thin(ended(Cause::Late, WALL_MS - 60_000)), []);
+        assert_eq!(thin(ended(Cause::Late, WALL_MS - 3_600_000)), [(Goal::SubGroups(1), Cause::Thin)]);
+        assert_eq!(thin(ended(Cause::Grown, WALL_MS - 60_000)), [(Goal::SubGroups(1), Cause::Thin)]);
+    }
 }

@@ -35,13 +35,6 @@ pub(crate) struct Backlog {
     /// Somebody has said since the last look that messages wait too long.
     is_late: bool,
     late_looks: u32,
-    kept: Option<Kept>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Kept {
-    sub_groups: u16,
-    until: Duration,
 }
 
 impl Backlog {
@@ -63,9 +56,6 @@ impl Backlog {
         let is_apart = self.looked.is_none_or(|looked| now.saturating_sub(looked) > TOGETHER);
         self.late_looks = if self.is_late && !is_apart { self.late_looks + 1 } else { 0 };
         (self.messages, self.look_at, self.looked, self.is_late) = (0, None, Some(now), false);
-        if let Some(kept) = &mut self.kept {
-            kept.until = now + KEPT;
-        }
         self.late_looks >= LATE_LOOKS
     }
 
@@ -74,23 +64,20 @@ impl Backlog {
         self.is_late |= waited > max;
     }
 
-    /// Into how many sub-groups it is cut instead of `now`, where its members ask for `by_size`; it keeps
-    /// them for a while. None where it has as many as may be.
-    pub(crate) fn relieve(&mut self, sub_groups: usize, by_size: u16, now: Duration) -> Option<u16> {
+    /// Into how many sub-groups it is to be cut, where its members ask for `by_size`; none where it has as
+    /// many as may be.
+    pub(crate) fn relieve(&mut self, sub_groups: usize, by_size: u16) -> Option<u16> {
         let most = by_size.saturating_mul(TIMES_MAX).min(SLOTS);
         let wanted = u16::try_from(sub_groups).unwrap_or(SLOTS).saturating_mul(TIMES).min(most);
         self.late_looks = 0;
-        let is_more = usize::from(wanted) > sub_groups;
-        is_more.then(|| {
-            self.kept = Some(Kept { sub_groups: wanted, until: now + KEPT });
-            wanted
-        })
+        (usize::from(wanted) > sub_groups).then_some(wanted)
     }
 
-    /// So many sub-groups it keeps, however few its members are, and until when.
-    pub(crate) fn kept(&mut self, now: Duration) -> Option<(u16, Duration)> {
-        self.kept = self.kept.filter(|kept| kept.until > now);
-        self.kept.map(|Kept { sub_groups, until }| (sub_groups, until))
+    /// Until when it keeps what it got so long ago: for a while, and for a while after it was lively.
+    pub(crate) fn kept_until(&self, got_ago: Duration, now: Duration) -> Option<Duration> {
+        let got = KEPT.checked_sub(got_ago).map(|left| now + left);
+        let lively = self.looked.map(|looked| looked + KEPT);
+        got.max(lively).filter(|until| *until > now)
     }
 }
 
@@ -118,7 +105,7 @@ mod tests {
         let mut backlog = Backlog::default();
         let looks: Vec<_> = (0..4).map(|at| second(&mut backlog, at, LIVELY, MAX * 2)).collect();
         assert_eq!(looks, [Some(false), Some(false), Some(false), Some(true)]);
-        assert_eq!(backlog.relieve(3, 3, s(4)), Some(6));
+        assert_eq!(backlog.relieve(3, 3), Some(6));
         assert_eq!(second(&mut backlog, 4, LIVELY, MAX * 2), Some(false), "it begins anew");
     }
 
@@ -152,20 +139,21 @@ mod tests {
     fn there_is_an_end_to_it() {
         let mut backlog = Backlog::default();
         let mut sub_groups = 1;
-        while let Some(more) = backlog.relieve(sub_groups, 2, s(0)) {
+        while let Some(more) = backlog.relieve(sub_groups, 2) {
             assert!(usize::from(more) > sub_groups);
             sub_groups = more.into();
         }
         assert_eq!(sub_groups, usize::from(2 * TIMES_MAX));
-        assert_eq!(Backlog::default().relieve(usize::from(SLOTS), SLOTS, s(0)), None);
+        assert_eq!(Backlog::default().relieve(usize::from(SLOTS), SLOTS), None);
     }
 
     #[test]
     fn what_it_got_is_kept_while_it_is_lively_and_for_a_while_after() {
         let mut backlog = Backlog::default();
-        backlog.relieve(1, 1, s(0));
+        assert_eq!(backlog.kept_until(s(100), s(9)), Some(s(9) + KEPT - s(100)), "also with another home");
+        assert_eq!(backlog.kept_until(KEPT, s(9)), None);
         second(&mut backlog, 500, LIVELY, MAX);
-        assert_eq!(backlog.kept(s(900)), Some((2, s(500) + KEPT)));
-        assert_eq!(backlog.kept(s(1100)), None);
+        assert_eq!(backlog.kept_until(KEPT * 2, s(900)), Some(s(500) + KEPT));
+        assert_eq!(backlog.kept_until(KEPT * 2, s(500) + KEPT), None);
     }
 }

@@ -53,7 +53,13 @@ pub(crate) fn paused(layout: &wire::Layout, paused: bool) -> Option<wire::Layout
 /// The layout is what it was to be.
 pub(crate) fn committed(layout: &wire::Layout, now_ms: u64) -> Option<wire::Layout> {
     let plan = layout.plan.as_ref()?;
-    let last = wire::PlanEnd { number: plan.number, committed: true, why: String::new(), ended_ms: now_ms };
+    let last = wire::PlanEnd {
+        number: plan.number,
+        cause: plan.cause,
+        committed: true,
+        why: String::new(),
+        ended_ms: now_ms,
+    };
     let (partitions, sub_groups_min) = (plan.partitions.clone(), plan.sub_groups_min);
     Some(wire::Layout {
         version: layout.version + 1,
@@ -67,7 +73,8 @@ pub(crate) fn committed(layout: &wire::Layout, now_ms: u64) -> Option<wire::Layo
 /// The layout is what it was.
 pub(crate) fn rolled_back(layout: &wire::Layout, why: String, now_ms: u64) -> Option<wire::Layout> {
     let plan = layout.plan.as_ref()?;
-    let last = wire::PlanEnd { number: plan.number, committed: false, why, ended_ms: now_ms };
+    let last =
+        wire::PlanEnd { number: plan.number, cause: plan.cause, committed: false, why, ended_ms: now_ms };
     Some(wire::Layout { version: layout.version + 1, plan: None, last: Some(last), ..layout.clone() })
 }
 

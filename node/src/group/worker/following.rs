@@ -22,6 +22,9 @@ use crate::{
 /// How long a home that was replaced waits before it takes the group back.
 const SHUT_OUT: Duration = Duration::from_secs(1);
 
+/// How soon a home that could not be woken, and that somebody waits for, is woken again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Between two attempts to follow, while the store alone says what is new: short at first, since a
 /// new home may only not have heard that it is one, and twice as long each time up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(15);
@@ -215,6 +218,22 @@ impl Worker {
         let looked = if is_awaited { self.wake(None).await } else { self.look().await };
         if let Err(why) = looked {
             tracing::warn!(group = %self.group, %why, "the store cannot say what is new");
+            if is_awaited {
+                self.is_awaited = true;
+                self.look_later();
+            }
+        }
+    }
+
+    /// A home that could not be woken is, a little later.
+    fn look_later(&mut self) {
+        if !self.is_stopping {
+            let (groups, group) = (self.groups.clone(), self.group);
+            self.errands.push(Box::pin(async move {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                // Where there is no room to say so, there is other work that looks.
+                let _ = groups.send(group, Input::Look);
+            }));
         }
     }
 

@@ -1,9 +1,10 @@
 //! The shell round a plan: where sub-groups go, how their owners do, and what it looks like to operators.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use shoal_protocol::{Code, Refusal, Slot, wire};
 use tokio::time::Instant;
+use wire::plan::Cause;
 
 use super::{Done, Worker};
 use crate::{
@@ -34,7 +35,12 @@ impl Worker {
     /// Places the sub-groups that the home wants.
     pub(super) fn lay_out(&mut self, wanted: Wanted<Reply>) {
         let now = self.groups.now();
+        let is_of_use = wanted.cause != Cause::Late || self.groups.are_more_nodes_than(self.owners());
         let Some(home) = &mut self.home else { return };
+        if !is_of_use {
+            // Each node has one worker for the group: more sub-groups on the same nodes are of no use.
+            return tracing::warn!(group = %self.group, "messages wait too long, and every node owns members already");
+        }
         let Some(permit) = self.groups.permit_plan() else {
             let why = Refusal::new(Code::Busy, "as many plans are under way on this node as may be");
             return home.refuse_plan(wanted, why, now);
@@ -52,6 +58,13 @@ impl Worker {
         };
         home.begin_plan(wanted, &to, now);
         self.permit = home.has_plan().then_some(permit);
+    }
+
+    /// How many nodes own members of the group.
+    fn owners(&self) -> usize {
+        let Some(layout) = &self.layout else { return 1 };
+        let places = layout.now().partitions().iter().map(|partition| self.groups.place(*partition));
+        places.collect::<BTreeSet<_>>().len()
     }
 
     /// Asks the owners in these partitions how they do: each node once, and not while it still owes an
@@ -119,7 +132,7 @@ impl Worker {
             return Err(Refusal::new(Code::Internal, "an owner that was made ready is none"));
         };
         // Who only looks at it takes nothing from what its home will ask.
-        let waited = if asked.count { Duration::ZERO } else { self.waits.take() };
+        let waited = if asked.count { Duration::ZERO } else { self.waits.take(Instant::now()) };
         let members = owner.members();
         let is_ready = layout.version() >= asked.layout && here.without(members.slots()).is_empty();
         let mut counts = std::collections::BTreeMap::<u16, u64>::new();

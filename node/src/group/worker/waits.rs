@@ -2,27 +2,70 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+/// A turn of the worker that takes so long has waited for the store.
+const TURN_MAX: Duration = Duration::from_millis(100);
+
+/// What was longer ago is forgotten.
+const LATELY: Duration = Duration::from_secs(4);
+
 /// The longest that a message has waited for its turn, of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waits {
+    since: Instant,
     longest: Duration,
-    /// The home here had no room: it was the store that kept them waiting, and no other owner would have
-    /// taken them sooner.
-    was_full: bool,
+    /// It was the store that kept them waiting, and no other owner would have taken them sooner: the home
+    /// here had no room, or the worker stood still until something was read.
+    was_held_up: bool,
 }
 
 impl Waits {
-    pub(super) fn note(&mut self, waited: Duration) {
-        self.longest = self.longest.max(waited);
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, longest: Duration::ZERO, was_held_up: false }
     }
 
-    pub(super) fn note_room(&mut self, has_room: bool) {
-        self.was_full |= !has_room;
+    /// A message that came then has its turn.
+    pub(super) fn note(&mut self, arrived: Instant, now: Instant) {
+        if now.saturating_duration_since(self.since) > LATELY {
+            *self = Self::new(now);
+        }
+        self.longest = self.longest.max(now.saturating_duration_since(arrived));
+    }
+
+    /// A turn took so long, after which the home has room for more or not.
+    pub(super) fn note_turn(&mut self, took: Duration, has_room: bool) {
+        self.was_held_up |= took > TURN_MAX || !has_room;
     }
 
     /// Since it was last taken.
-    pub(super) fn take(&mut self) -> Duration {
-        let Self { longest, was_full } = std::mem::take(self);
-        if was_full { Duration::ZERO } else { longest }
+    pub(super) fn take(&mut self, now: Instant) -> Duration {
+        let Self { longest, was_held_up, .. } = std::mem::replace(self, Self::new(now));
+        if was_held_up { Duration::ZERO } else { longest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAITED: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waited_for_the_store_waited_for_no_owner() {
+        let begun = Instant::now();
+        let now = begun + WAITED;
+        let mut waits = Waits::new(begun);
+        waits.note(begun, now);
+        waits.note_turn(TURN_MAX, true);
+        assert_eq!(waits.take(now), WAITED);
+        for (took, has_room) in [(TURN_MAX * 2, true), (Duration::ZERO, false)] {
+            waits.note(begun, now);
+            waits.note_turn(took, has_room);
+            assert_eq!(waits.take(now), Duration::ZERO);
+        }
+        waits.note(begun, now);
+        waits.note(now + LATELY * 2, now + LATELY * 2);
+        assert_eq!(waits.take(now + LATELY * 2), Duration::ZERO, "that was long ago");
     }
 }
