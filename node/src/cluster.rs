@@ -9,6 +9,8 @@ mod others;
 
 mod steering;
 
+mod surplus;
+
 mod verdicts;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
@@ -36,6 +38,7 @@ use crate::{
 
 use lookout::Lookout;
 pub(crate) use others::{Others, describe};
+pub(crate) use surplus::Tolerance;
 
 /// How often the store is asked whether another home has written to the groups that have theirs here,
 /// and whether it has left members untold.

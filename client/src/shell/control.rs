@@ -15,7 +15,7 @@ use super::{
     following::Following,
     framed::{FrameReader, StreamError},
     lock,
-    session::{End, FollowEnd, Session, expiry},
+    session::{Departure, End, FollowEnd, Session, expiry},
 };
 use crate::Closed;
 
@@ -56,7 +56,8 @@ impl Session {
                     }
                 }
                 Some(wire::to_client::Body::Drain(drain)) => {
-                    self.leave_for.send_replace(Some(drain.nodes));
+                    let wire::Drain { nodes, may_stay, .. } = drain;
+                    self.leave_for.send_replace(Some(Departure { nodes, may_stay }));
                 }
                 Some(wire::to_client::Body::Renewed(renewed)) => self.renewed(renewed),
                 Some(wire::to_client::Body::Failure(failure)) => return self.refused(failure.into()).await,

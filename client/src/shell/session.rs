@@ -60,13 +60,21 @@ pub(crate) struct Session {
     /// When the token expires.
     pub(crate) expires: watch::Sender<Option<Instant>>,
     /// Where the node wants this client to go.
-    pub(crate) leave_for: watch::Sender<Option<Vec<String>>>,
+    pub(crate) leave_for: watch::Sender<Option<Departure>>,
     /// A session on another node is being opened, which will replace this one.
     moving: AtomicBool,
     /// Groups that this node delivers no more.
     handed_off: Mutex<BTreeSet<GroupId>>,
     /// The node's clock when the session began, milliseconds since 1970, and ours.
     began: (u64, Instant),
+}
+
+/// Where a client is to go.
+#[derive(Debug, Clone)]
+pub(crate) struct Departure {
+    pub(crate) nodes: Vec<String>,
+    /// The node is not going: it only has more sessions than others.
+    pub(crate) may_stay: bool,
 }
 
 /// A follow that the node ended.
@@ -176,7 +184,7 @@ impl Session {
         if handoff.node.is_empty() || handoff.node == self.node {
             self.ask_here_again();
         } else {
-            self.leave_for.send_replace(Some(vec![handoff.node]));
+            self.leave_for.send_replace(Some(Departure { nodes: vec![handoff.node], may_stay: false }));
         }
     }
 
@@ -256,14 +264,42 @@ impl Session {
         }
     }
 
-    /// When the node is to be left: opens a session on another first.
+    /// When the node is to be left, or another has more room: opens a session there first.
     async fn leave(&self) -> End {
         let mut leave_for = self.leave_for.subscribe();
-        // The sender lives as long as `self`.
-        let others = leave_for.wait_for(Option::is_some).await.map(|others| others.clone());
+        loop {
+            let departure = leave_for.borrow_and_update().clone();
+            match departure {
+                Some(Departure { nodes, may_stay: false }) => return self.leave_for(nodes).await,
+                Some(Departure { nodes, .. }) => {
+                    if let Some(end) = self.take_offer(nodes).await {
+                        return end;
+                    }
+                }
+                None => {}
+            }
+            // The sender lives as long as `self`.
+            let _ = leave_for.changed().await;
+        }
+    }
+
+    /// Tries each of the nodes once; goes on here where none takes this client.
+    async fn take_offer(&self, nodes: Vec<String>) -> Option<End> {
+        for node in nodes.iter().filter(|node| **node != self.node) {
+            if let Some(end) = self.move_to(node).await {
+                return Some(end);
+            }
+        }
+        self.moving.store(false, Ordering::Relaxed);
+        // One of them may have replaced it before the attempt failed.
+        self.connection.close_reason().map(|error| End::Lost(framed::lost(&error)))
+    }
+
+    /// Tries these first, and then all that there are, again and again.
+    async fn leave_for(&self, first: Vec<String>) -> End {
         {
             let mut nodes = lock(&self.shared.nodes);
-            nodes.prefer(others.ok().flatten().unwrap_or_default());
+            nodes.prefer(first);
             nodes.avoid(&self.node);
         }
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
@@ -276,19 +312,29 @@ impl Session {
                 }
                 Some(node) if node == self.node => {}
                 Some(node) => {
-                    self.moving.store(true, Ordering::Relaxed);
-                    match Box::pin(dial(&self.shared, &node)).await {
-                        Ok(connected) => {
-                            self.finish_requests(&connected).await;
-                            return End::Moved(Box::new(connected));
-                        }
-                        // The session that is here goes on as long as its node.
-                        Err(why) => tracing::debug!(%node, ?why, "cannot move"),
+                    if let Some(end) = self.move_to(&node).await {
+                        return end;
                     }
                 }
             }
             if let Some(error) = self.connection.close_reason() {
                 return End::Lost(framed::lost(&error));
+            }
+        }
+    }
+
+    /// Opens a session on another node, which replaces this one. Where that fails, this one goes on for as
+    /// long as its node does.
+    async fn move_to(&self, node: &str) -> Option<End> {
+        self.moving.store(true, Ordering::Relaxed);
+        match Box::pin(dial(&self.shared, node)).await {
+            Ok(connected) => {
+                self.finish_requests(&connected).await;
+                Some(End::Moved(Box::new(connected)))
+            }
+            Err(why) => {
+                tracing::debug!(%node, ?why, "cannot move");
+                None
             }
         }
     }

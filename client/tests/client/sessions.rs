@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quinn::ConnectionError;
 use shoal_client::{Client, Closed, Code, FollowError, Lost, PublishError, RequestError, State, wire};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use wire::{to_client::Body as Told, to_node::Body as Said};
 
 use crate::{
@@ -99,7 +99,7 @@ async fn a_node_that_drains_is_left_for_another_without_a_break() {
 
     let second = stage.node(other_node());
     let nodes = vec![NODE.to_string(), other_node().to_string()];
-    peer.tell(Told::Drain(wire::Drain { nodes, grace_ms: 10_000 })).await;
+    peer.tell(Told::Drain(wire::Drain { nodes, grace_ms: 10_000, may_stay: false })).await;
     let mut moved = second.accept().await;
     let asked: Vec<_> = moved.hello.follows.iter().map(|follow| follow.from).collect();
     assert_eq!(asked, [Some(watermark(2))]);
@@ -112,6 +112,29 @@ async fn a_node_that_drains_is_left_for_another_without_a_break() {
     deliver(&mut moved.delivery(group(), 2).await, &[2]).await;
     assert_eq!(message(&mut heard).await.1, "2");
     assert_eq!(*states.borrow_and_update(), State::Online { node: other_node().to_string() });
+}
+
+/// The node that offers it is as good as before.
+#[tokio::test(start_paused = true)]
+async fn an_offer_is_tried_once_and_who_is_taken_nowhere_stays() {
+    let stage = Stage::new();
+    let (_first, client, mut peer) = stage.online().await;
+    let mut states = client.state();
+    let second = stage.node(other_node());
+    let offer = || {
+        let nodes = vec![NODE.to_string(), other_node().to_string()];
+        Told::Drain(wire::Drain { nodes, grace_ms: 0, may_stay: true })
+    };
+    peer.tell(offer()).await;
+    second.accept().await.close(Code::Busy);
+    assert!(timeout(Duration::from_secs(3), second.accept()).await.is_err(), "it is asked once");
+    let here = State::Online { node: NODE.to_string() };
+    assert_eq!(*states.borrow_and_update(), here, "it is online all the while");
+
+    peer.tell(offer()).await;
+    let _moved = second.welcome().await;
+    state(&client, |state| *state == State::Online { node: other_node().to_string() }).await;
+    assert_eq!(client.stats().moves, 1);
 }
 
 #[tokio::test(start_paused = true)]

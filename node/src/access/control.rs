@@ -221,14 +221,28 @@ impl Control {
         if self.session.take_order(Order::Drain) {
             let grace = self.shared.grace();
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-            self.tell(ToClient::Drain(wire::Drain { nodes: self.shared.elsewhere(), grace_ms }));
+            let nodes = self.shared.elsewhere();
+            self.tell(ToClient::Drain(wire::Drain { nodes, grace_ms, may_stay: false }));
             self.leave_by = Some(Instant::now() + grace);
             self.arm_timer();
         }
         if self.session.take_order(Order::Stay) {
             self.leave_by = None;
         }
+        if self.session.take_order(Order::Offer) && self.leave_by.is_none() {
+            self.offer();
+        }
         Ok(())
+    }
+
+    /// Tells the client where there is more room, if there still is.
+    fn offer(&mut self) {
+        let nodes = self.shared.roomier();
+        if !nodes.is_empty() {
+            self.tell(ToClient::Drain(wire::Drain { nodes, grace_ms: 0, may_stay: true }));
+            self.session.offered(self.shared.started.elapsed());
+            self.shared.metrics.sessions_offered.inc();
+        }
     }
 
     async fn look_at_the_clock(&mut self) -> Result<(), End> {

@@ -57,6 +57,8 @@ mod publish;
 
 mod registry;
 
+mod offering;
+
 mod request;
 
 mod session;
@@ -170,6 +172,7 @@ impl Access {
         }
         if let Some(others) = &shared.others {
             tasks.spawn(drain::run(Arc::clone(&shared), Arc::clone(others)));
+            tasks.spawn(offering::run(Arc::clone(&shared), Arc::clone(others)));
         }
         let flusher = Arc::clone(&shared);
         tasks.spawn(async move { flusher.delivered.run(&flusher.store).await });

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use rand::{Rng, seq::IteratorRandom};
 use shoal_protocol::{Code, DeviceId, GroupId, Refusal, UserId};
 use tokio::sync::Notify;
 
@@ -118,6 +119,13 @@ impl<S: Registered> Registry<S> {
         state.by_user.values().flatten().cloned().collect()
     }
 
+    /// So many of those that `may` be, drawn by lot; all of them, where there are no more.
+    pub(super) fn draw(&self, most: usize, may: impl Fn(&S) -> bool, random: &mut impl Rng) -> Vec<Arc<S>> {
+        let state = self.lock();
+        let drawn = state.by_user.values().flatten().filter(|session| may(session)).sample(random, most);
+        drawn.into_iter().cloned().collect()
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.lock().is_draining
     }
@@ -146,6 +154,10 @@ impl presence::Sessions for Registry<Session> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::{SeedableRng, rngs::StdRng};
+
     use super::*;
 
     #[derive(Debug)]
@@ -197,6 +209,22 @@ mod tests {
             "a device may come back to a full node"
         );
         assert_eq!(registry.len(), 3);
+    }
+
+    #[test]
+    fn whoever_may_be_is_drawn_by_lot_and_nobody_else() {
+        let (registry, mut random) = (registry(100, 2), StdRng::seed_from_u64(1));
+        for number in 0..100 {
+            registry.admit(&session(&format!("u{number}"), number)).unwrap();
+        }
+        let mut draw = |most| {
+            let drawn = registry.draw(most, |session| session.device().0 < 20, &mut random);
+            drawn.iter().map(|session| session.device().0).collect::<BTreeSet<_>>()
+        };
+        let often: Vec<_> = (0..100).map(|_| draw(5)).collect();
+        assert!(often.iter().all(|drawn| drawn.len() == 5));
+        assert_eq!(often.into_iter().flatten().collect::<BTreeSet<_>>(), (0..20).collect());
+        assert_eq!((draw(50).len(), draw(0).len()), (20, 0));
     }
 
     #[tokio::test]

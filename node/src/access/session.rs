@@ -1,8 +1,11 @@
 //! One client on one connection, from its handshake to its end.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use quinn::{Connecting, Connection};
@@ -20,11 +23,15 @@ use super::{
     violation::wire_code,
 };
 use crate::{
+    clock::milliseconds,
     config::AccessLimits,
     delivery::{Deliveries, Signal},
     group::Actor,
     pace::Pace,
 };
+
+/// Who ends so soon after an offer has taken it: a handshake, and the answers still due.
+const OFFER_TAKEN_MAX: Duration = Duration::from_secs(10);
 
 /// What a session is told by the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +43,8 @@ pub(super) enum Order {
     Replaced = 2,
     /// The node stays after all.
     Stay = 4,
+    /// Tell the client where there is more room.
+    Offer = 8,
 }
 
 impl Order {
@@ -44,7 +53,7 @@ impl Order {
         match self {
             Self::Drain => Self::Stay as u8,
             Self::Stay => Self::Drain as u8,
-            Self::Replaced => 0,
+            Self::Replaced | Self::Offer => 0,
         }
     }
 }
@@ -59,6 +68,9 @@ pub(crate) struct Session {
     deliveries: Deliveries,
     orders: AtomicU8,
     ordered: Notify,
+    /// When it began, or was offered another node: milliseconds since the node started.
+    rests_from_ms: AtomicU64,
+    is_offered: AtomicBool,
     clearance: Mutex<Option<Clearance>>,
     /// How fast it may publish, over all its streams.
     pub(super) publish_pace: Pace,
@@ -90,6 +102,8 @@ impl Session {
             deliveries,
             orders: AtomicU8::new(0),
             ordered: Notify::new(),
+            rests_from_ms: AtomicU64::new(milliseconds(shared.started.elapsed())),
+            is_offered: AtomicBool::new(false),
             incarnation_after_ms: AtomicU64::new(0),
             clearance: Mutex::default(),
             publish_pace: Pace::new(limits, AccessLimits::publish_rate),
@@ -148,6 +162,22 @@ impl Session {
         self.ordered.notified().await;
     }
 
+    /// It is offered another node.
+    pub(super) fn offered(&self, now: Duration) {
+        self.is_offered.store(true, Ordering::Relaxed);
+        self.rests_from_ms.store(milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// Has it been left alone for so long?
+    pub(super) fn has_rested(&self, time: Duration, now: Duration) -> bool {
+        milliseconds(now) >= self.rests_from_ms.load(Ordering::Relaxed).saturating_add(milliseconds(time))
+    }
+
+    /// Does it end because it was offered another node?
+    fn takes_offer(&self, now: Duration) -> bool {
+        self.is_offered.load(Ordering::Relaxed) && !self.has_rested(OFFER_TAKEN_MAX, now)
+    }
+
     /// What was found out last about its datagrams.
     pub(super) fn clearance(&self) -> Option<Clearance> {
         *self.clearance.lock().unwrap_or_else(PoisonError::into_inner)
@@ -185,6 +215,9 @@ pub(super) async fn run(shared: Arc<Shared>, connecting: Connecting, newcomer: N
     let session = &present.session;
     session.connection.close(wire_code(why.code), why.reason.as_bytes());
     shared.metrics.sessions_ended.inc(why.code);
+    if why.code == Code::None && session.takes_offer(shared.started.elapsed()) {
+        shared.metrics.sessions_moved.inc();
+    }
     tracing::debug!(user = %session.user(), device = %session.device, code = %why.code, "session ended: {}", why.reason);
 }
 

@@ -6,7 +6,11 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use shoal_protocol::{Code, Refusal, wire};
 use tokio::time::{sleep, timeout};
 
-use super::{steering, verdicts::Verdicts};
+use super::{
+    steering,
+    surplus::{Region, Tolerance},
+    verdicts::Verdicts,
+};
 use crate::{
     clock::milliseconds,
     coordination::{
@@ -60,10 +64,32 @@ impl Others {
         let (nodes, slow) = (self.nodes(), self.slow());
         let region = nodes.get(&self.me).map(|node| node.region.as_str()).unwrap_or_default();
         let take_clients = nodes.values().filter(|node| self.takes_clients(node, &slow));
-        let ordered = steering::order(take_clients, region, chance);
-        let addresses =
-            |node: &NodeRecord| node.addresses.iter().take(ADDRESSES_MAX).cloned().collect::<Vec<_>>();
-        ordered.into_iter().take(NODES_MAX).flat_map(addresses).collect()
+        addresses_of(steering::order(take_clients, region, chance))
+    }
+
+    /// So many of this node's `own` sessions are to be offered another node.
+    pub(crate) fn surplus(&self, own: u64, tolerance: Tolerance) -> u64 {
+        self.in_region(own, |region| region.surplus(tolerance)).unwrap_or_default()
+    }
+
+    /// So many may go, once some do.
+    pub(crate) fn above_enough(&self, own: u64) -> u64 {
+        self.in_region(own, |region| region.above_enough()).unwrap_or_default()
+    }
+
+    /// Where fewer clients are than should be, in this region: drawn by lot, by how many are lacking.
+    pub(crate) fn roomier(&self, own: u64, chance: impl FnMut() -> f64) -> Vec<String> {
+        let roomier = |region: &Region<'_>| addresses_of(steering::order_by_lots(region.lacking(), chance));
+        self.in_region(own, roomier).unwrap_or_default()
+    }
+
+    /// What is so of this node's region; nothing while it is not one that takes clients itself.
+    fn in_region<T>(&self, own: u64, so: impl FnOnce(&Region<'_>) -> T) -> Option<T> {
+        let (nodes, slow) = (self.nodes(), self.slow());
+        let is_going = self.drains.contains(&self.me) || slow.contains_key(&self.me);
+        let me = nodes.get(&self.me).filter(|_| !is_going)?;
+        let others = nodes.values().filter(|node| self.takes_clients(node, &slow));
+        Some(so(&Region::new(me, own, others)))
     }
 
     /// Everything about all nodes.
@@ -225,6 +251,13 @@ impl Others {
     pub(crate) fn nodes(&self) -> Arc<Nodes> {
         self.coordination.nodes().borrow().clone()
     }
+}
+
+/// Those to try first, as a client is told of them.
+fn addresses_of(nodes: Vec<&NodeRecord>) -> Vec<String> {
+    let addresses =
+        |node: &NodeRecord| node.addresses.iter().take(ADDRESSES_MAX).cloned().collect::<Vec<_>>();
+    nodes.into_iter().take(NODES_MAX).flat_map(addresses).collect()
 }
 
 /// A node as administrators are shown it.

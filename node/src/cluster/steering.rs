@@ -8,17 +8,31 @@ use crate::coordination::NodeRecord;
 pub(super) fn order<'n>(
     nodes: impl Iterator<Item = &'n NodeRecord>,
     region: &str,
+    chance: impl FnMut() -> f64,
+) -> Vec<&'n NodeRecord> {
+    let mut drawn = by_lot(nodes.map(|node| (node, room(node))), chance);
+    drawn.sort_by_key(|node| node.region != region);
+    drawn
+}
+
+/// The nodes in an order that is drawn by lot, each the sooner the more lots it has.
+#[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+pub(super) fn order_by_lots<'n>(
+    nodes: impl Iterator<Item = (&'n NodeRecord, u64)>,
+    chance: impl FnMut() -> f64,
+) -> Vec<&'n NodeRecord> {
+    by_lot(nodes.map(|(node, lots)| (node, lots as f64)), chance)
+}
+
+/// Among exponential waits, each comes first as often as its rate says.
+fn by_lot<'n>(
+    nodes: impl Iterator<Item = (&'n NodeRecord, f64)>,
     mut chance: impl FnMut() -> f64,
 ) -> Vec<&'n NodeRecord> {
-    let mut drawn: Vec<(bool, f64, &NodeRecord)> = nodes
-        .map(|node| {
-            // Among exponential waits, each comes first as often as its rate says.
-            let wait = -chance().max(f64::MIN_POSITIVE).ln() / room(node);
-            (node.region != region, wait, node)
-        })
-        .collect();
-    drawn.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    drawn.into_iter().map(|(_, _, node)| node).collect()
+    let wait = |rate: f64, chance: f64| -chance.max(f64::MIN_POSITIVE).ln() / rate;
+    let mut drawn: Vec<_> = nodes.map(|(node, rate)| (wait(rate, chance()), node)).collect();
+    drawn.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    drawn.into_iter().map(|(_, node)| node).collect()
 }
 
 /// What a node can carry, shared by those who are there.

@@ -58,7 +58,8 @@ impl<'n> Region<'n> {
     /// What a node would carry if all carried as much for what they can.
     fn share(&self, node: &NodeRecord) -> u64 {
         let can = |node: &NodeRecord| u128::from(node.capacity.max(1));
-        let all = u128::from(self.own) + self.others.iter().map(|node| u128::from(node.load.sessions)).sum::<u128>();
+        let all = u128::from(self.own)
+            + self.others.iter().map(|node| u128::from(node.load.sessions)).sum::<u128>();
         let capacity = can(self.me) + self.others.iter().map(|node| can(node)).sum::<u128>();
         u64::try_from((all * can(node)).div_ceil(capacity)).unwrap_or(u64::MAX)
     }

@@ -12,10 +12,13 @@ use super::{Config, CoordinationConfig, Limits, load::entries};
 use crate::{coordination::Roles, store::postgres};
 
 /// Keys whose value may be 0.
-const ZERO_ALLOWED: [&str; 5] = [
+const ZERO_ALLOWED: [&str; 8] = [
     "drain_grace_ms",
     "drain_max_ms",
     "worker_threads",
+    "limits.access.surplus_percent",
+    "limits.access.surplus_sessions",
+    "limits.access.offer_after_ms",
     "limits.group.plans_max",
     "limits.group.announced_members_max",
 ];
@@ -25,6 +28,9 @@ const REBALANCE_MIN_MS: u64 = 1_000;
 
 /// What is in time by two looks of nodes at each other is not late.
 const SLOW_MIN_MS: u64 = 500;
+
+/// A node that offers clients another stops at a little less than this, in hundredths of its share.
+const SURPLUS_MIN_PERCENT: u32 = 115;
 
 /// The longest that a step of a plan is observed.
 const OBSERVE_MAX_MS: u64 = 300_000;
@@ -254,6 +260,11 @@ fn group(limits: &Limits, found: &mut Vec<Problem>) {
 }
 
 fn cluster(limits: &Limits, found: &mut Vec<Problem>) {
+    let surplus = limits.access.surplus_percent;
+    if (1..SURPLUS_MIN_PERCENT).contains(&surplus) {
+        let message = format!("{surplus} is below {SURPLUS_MIN_PERCENT}, the least; 0 offers nothing");
+        found.push(Problem { key: "limits.access.surplus_percent".into(), message });
+    }
     let headroom = limits.cluster.headroom_percent;
     if headroom > 90 {
         let message = format!("{headroom} hundredths leave no room for work: up to 90 may stay free");
@@ -290,6 +301,13 @@ mod tests {
     #[test]
     fn the_defaults_can_be_used() {
         assert_eq!(problems(&Config::default()), []);
+    }
+
+    #[test]
+    fn who_offers_clients_another_node_has_clearly_too_many() {
+        let wrong = |percent| keys(|config| config.limits.access.surplus_percent = percent);
+        assert_eq!(wrong(114), ["limits.access.surplus_percent"]);
+        assert!([0, 115, 125].into_iter().all(|percent| wrong(percent).is_empty()));
     }
 
     #[test]

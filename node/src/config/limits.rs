@@ -54,6 +54,15 @@ pub struct AccessLimits {
     pub leaves_per_second: u32,
     /// How long each has to do so, in milliseconds; then its session is closed.
     pub leave_ms: u64,
+    /// A node with more sessions than so many in a hundred of its share of its region's offers some clients
+    /// a node that has fewer; 0: it never does.
+    pub surplus_percent: u32,
+    /// And with so many more than its share.
+    pub surplus_sessions: u64,
+    /// Clients a second that it is offered to at most.
+    pub offers_per_second: u32,
+    /// Whoever came, or was offered another node, less than so long ago is left alone, in milliseconds.
+    pub offer_after_ms: u64,
     /// Groups that one session follows.
     pub follows_max: usize,
     /// Follows of one session on their way to their groups; further ones wait.
@@ -117,6 +126,10 @@ impl Default for AccessLimits {
             idle_timeout_ms: 75_000,
             leaves_per_second: 500,
             leave_ms: 10_000,
+            surplus_percent: 125,
+            surplus_sessions: 100,
+            offers_per_second: 50,
+            offer_after_ms: 60_000,
             follows_max: 4_096,
             follows_pending_max: 32,
             publish_streams_max: 4,

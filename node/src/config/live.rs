@@ -4,7 +4,7 @@
 ///
 /// A setting belongs here only if a running node goes by it: at the next message, request, session or
 /// look that it concerns. What a client is told in its welcome counts for it from its next session.
-const LIVE: [&str; 59] = [
+const LIVE: [&str; 63] = [
     "log",
     "drain_grace_ms",
     "drain_max_ms",
@@ -18,6 +18,10 @@ const LIVE: [&str; 59] = [
     "limits.access.heartbeats_missed_max",
     "limits.access.leaves_per_second",
     "limits.access.leave_ms",
+    "limits.access.surplus_percent",
+    "limits.access.surplus_sessions",
+    "limits.access.offers_per_second",
+    "limits.access.offer_after_ms",
     "limits.access.follows_max",
     "limits.access.follows_pending_max",
     "limits.access.publish_rate_per_second",

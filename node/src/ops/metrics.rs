@@ -45,6 +45,10 @@ metrics! {
     sessions_opened: Counter = Counter::default(),
     /// Sessions that ended, and hellos that were refused, by code.
     sessions_ended: RefusalCounter = RefusalCounter::default(),
+    /// Sessions offered another node, since this one had more than its share.
+    sessions_offered: Counter = Counter::default(),
+    /// Of these, those that left for it.
+    sessions_moved: Counter = Counter::default(),
     /// Cursors of sessions attached to tails now.
     follows: Gauge = Gauge::default(),
     /// Delivery streams open now.

@@ -129,6 +129,9 @@ fn limits(random: &mut StdRng) -> Limits {
     access.page_records_max = 1 << random.random_range(0..7);
     access.delivered_flush_ms = random.random_range(100..3_000);
     access.stream_receive_window_bytes = 1 << random.random_range(13..18);
+    access.surplus_sessions = 2;
+    access.offers_per_second = 3;
+    access.offer_after_ms = 1_000;
     limits.cluster.well_after_ms = 5_000;
     limits
 }

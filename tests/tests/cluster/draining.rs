@@ -43,13 +43,13 @@ async fn drained(admin: &Client, node: &str) {
 }
 
 /// Everything that an app sees of its connection is that it is there.
-struct Onlooker {
+pub(crate) struct Onlooker {
     was_always_online: Arc<AtomicBool>,
     looking: JoinHandle<()>,
 }
 
 impl Onlooker {
-    fn new(client: &Client) -> Self {
+    pub(crate) fn new(client: &Client) -> Self {
         let was_always_online = Arc::new(AtomicBool::new(true));
         let (mut states, seen) = (client.state(), Arc::clone(&was_always_online));
         let looking = tokio::spawn(async move {
@@ -62,7 +62,7 @@ impl Onlooker {
         Self { was_always_online, looking }
     }
 
-    fn verdict(self) -> bool {
+    pub(crate) fn verdict(self) -> bool {
         self.looking.abort();
         self.was_always_online.load(Ordering::Relaxed)
     }

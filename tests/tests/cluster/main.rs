@@ -17,6 +17,8 @@ mod roles;
 
 mod status;
 
+mod steering;
+
 mod two_homes;
 
 mod world;

@@ -34,7 +34,7 @@ async fn join_all(world: &World, group: GroupId) -> (Vec<Client>, JoinSet<Vec<St
             let all: Vec<_> = names.iter().map(|name| user(name)).collect();
             client.create(group, wire::Settings::default(), &all).await.unwrap();
         }
-        hearing.spawn(hear_all(client.follow(group, Start::At(shoal_client::Seq::FIRST)).await.unwrap()));
+        hearing.spawn(hear_all(client.follow(group, Start::Join).await.unwrap()));
         clients.push(client);
     }
     (clients, hearing)

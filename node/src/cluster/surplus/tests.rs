@@ -103,7 +103,9 @@ impl World {
             let wave = giving.left.min(40).min(region.above_enough());
             let lacking: Vec<_> = region.lacking().collect();
             for _ in 0..wave {
-                let Some(all) = lacking.iter().map(|(_, lacks)| lacks).sum::<u64>().checked_sub(1) else { break };
+                let Some(all) = lacking.iter().map(|(_, lacks)| lacks).sum::<u64>().checked_sub(1) else {
+                    break;
+                };
                 let mut lot = chance() % (all + 1);
                 let drawn = lacking.iter().find(|(_, lacks)| {
                     let is_drawn = lot < *lacks;
