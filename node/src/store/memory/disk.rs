@@ -124,6 +124,12 @@ impl MemoryDisk {
         self.lock().durable.notices_due(None, 1).pop()
     }
 
+    /// Is something written that is not durable yet? Whoever opens the disk now may find it, or not.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        !self.lock().pending.is_empty()
+    }
+
     /// Makes something go wrong once.
     pub fn inject(&self, fault: MemoryFault) {
         self.lock().faults.push(fault);
