@@ -78,8 +78,6 @@ pub(crate) struct Member {
     pub(crate) may_leave: bool,
     /// Its own, where that is a weak one.
     pub(crate) network: Option<Arc<Network>>,
-    /// Of that, where it is told of them.
-    pub(crate) changes: Option<watch::Receiver<Option<Instant>>>,
     pub(crate) counts: Counts,
 }
 
@@ -128,6 +126,8 @@ struct Life {
     client: Client,
     follow: Follow,
     receipts: Receipts,
+    /// Of its network, where it is told of them.
+    changes: Option<watch::Receiver<Option<Instant>>>,
     /// The message that waits for room in the client's queue.
     offered: Option<(Due, Bytes, Sending)>,
     reads: bool,
@@ -141,10 +141,8 @@ pub(crate) fn configured(config: Config, habit: Habit) -> Config {
 impl Member {
     /// Runs until `stop`, or until its client is of no more use.
     pub(crate) async fn run(mut self, present: Present, mut stop: watch::Receiver<bool>) -> Done {
-        let Present { config, client, follow, network } = present;
-        self.changes = network.as_ref().and_then(|network| network.changes());
-        self.network = network;
-        let mut life = Life::new(client, follow, Receipts::new());
+        let Present { config, client, follow, .. } = present;
+        let mut life = self.live_with(client, follow, Receipts::new());
         let ended = loop {
             match self.live(&mut life, &mut stop).await {
                 Ok(Next::Stop) => break None,
@@ -183,7 +181,7 @@ impl Member {
                 }
                 sending = accepted(&mut life.offered), if life.offered.is_some() => self.accepted(life, sending)?,
                 Some(due) = self.due.recv(), if has_room => self.offer(life, due),
-                () = changed(&mut self.changes) => {
+                () = changed(&mut life.changes) => {
                     // Where there is no other socket the connection is looked at all the same.
                     let _ = life.client.network_changed();
                 }
@@ -341,11 +339,16 @@ impl Member {
             receipts.push_back(Box::pin(async move { (due, sending.await) }));
         }
         let follow = client.follow(self.group, Start::Resume).await?;
-        let mut life = Life::new(client, follow, receipts);
+        let mut life = self.live_with(client, follow, receipts);
         if let Some((due, bytes)) = waiting {
             life.offer(self.group, due, bytes);
         }
         Ok(life)
+    }
+
+    fn live_with(&self, client: Client, follow: Follow, receipts: Receipts) -> Life {
+        let changes = self.network.as_ref().and_then(|network| network.changes());
+        Life { client, follow, receipts, changes, offered: None, reads: true }
     }
 
     fn count(&mut self, client: &Client) {
@@ -368,10 +371,6 @@ enum Next {
 }
 
 impl Life {
-    fn new(client: Client, follow: Follow, receipts: Receipts) -> Self {
-        Self { client, follow, receipts, offered: None, reads: true }
-    }
-
     fn offer(&mut self, group: GroupId, due: Due, bytes: Bytes) {
         let (client, message) = (self.client.clone(), bytes.clone());
         let sending = Box::pin(async move { client.send(group, message).await });
@@ -391,9 +390,8 @@ async fn accepted(
 /// Waits until the machine would tell of another network; never, where nobody is told. Cancellation safe.
 async fn changed(changes: &mut Option<watch::Receiver<Option<Instant>>>) {
     let Some(changes) = changes else { return std::future::pending().await };
-    let is_there = |change: &Option<Instant>| change.is_some();
     while changes.changed().await.is_ok() {
-        if is_there(&changes.borrow_and_update()) {
+        if changes.borrow_and_update().is_some() {
             return;
         }
     }

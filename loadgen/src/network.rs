@@ -5,7 +5,6 @@ use std::{
     fmt, io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
 
 use serde::Serialize;
@@ -198,6 +197,3 @@ impl Transport for Network {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// How long after the beginning of one blackout the next one begins, besides its own length.
-pub(crate) const BLACKOUT_PAUSE: Duration = Duration::from_secs(30);

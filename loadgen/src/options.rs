@@ -2,18 +2,23 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use shoal_network::{Profile, Trouble, profile::PROFILES};
 
 use crate::{
     curve::{Curve, DAY_MEMBERS, DAY_MESSAGES, HOURS},
-    network::BLACKOUT_PAUSE,
     payload::PAYLOAD_BYTES_MIN,
     plan::{Plan, Shape},
 };
 
 const GROUPS: u32 = 1;
 const MEMBERS: u32 = 10;
+
+/// From the end of one blackout to the beginning of the next.
+const BLACKOUT_PAUSE: Duration = Duration::from_secs(30);
 
 /// The clients of a run: whom they connect to, and what is common to all that they do.
 #[derive(Debug, Clone, Args)]
@@ -47,8 +52,8 @@ pub struct Clients {
 /// A weak network between the clients and their nodes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct NetworkOptions {
-    /// Puts each client on a weak network: a relay of its own loses, delays, doubles and cuts off its packets. One of clear, wifi-to-4g, elevator, train, 3g, satellite, conference-hall, rough, vpn
-    #[arg(long, value_name = "PROFILE", value_parser = network)]
+    /// Puts each client on a weak network: a relay of its own loses, delays, doubles and cuts off its packets
+    #[arg(long, value_name = "PROFILE", value_parser = profiles())]
     pub network: Option<&'static Profile>,
     /// Gives each client another address, again and again: a NAT that forgets
     #[arg(long, value_name = "TIME", requires = "network", value_parser = a_while, conflicts_with = "blackout")]
@@ -259,9 +264,10 @@ fn percent(text: &str) -> Result<f64, String> {
     if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("from 0 to 100".into()) }
 }
 
-fn network(text: &str) -> Result<&'static Profile, String> {
-    let names: Vec<_> = PROFILES.iter().map(|profile| profile.name).collect();
-    Profile::named(text).ok_or_else(|| format!("no such network: there are {}", names.join(", ")))
+fn profiles() -> impl TypedValueParser<Value = &'static Profile> {
+    let value = |profile: &'static Profile| PossibleValue::new(profile.name).help(profile.about);
+    PossibleValuesParser::new(PROFILES.iter().map(value))
+        .map(|name| Profile::named(&name).expect("it is one of them"))
 }
 
 /// A tenth of a second at least.

@@ -103,8 +103,7 @@ impl Crew {
                 interruptions: member::moments(plan.interruptions(id, habit), judge.begun()),
                 saboteur: sabotage.take().map(Saboteur::new),
                 may_leave: false,
-                network: None,
-                changes: None,
+                network: present.network.clone(),
                 counts: Counts::default(),
             };
             members.spawn(member.run(present, stopped.clone()));

@@ -57,6 +57,13 @@ impl Weather {
         Self { profile, trouble, phase }
     }
 
+    /// May the address ever change, or anything be cut off?
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        let Self { profile, trouble, .. } = self;
+        *trouble != Trouble::Steady || profile.stages.iter().any(|stage| stage.moves || stage.is_dark)
+    }
+
     /// How it is then, since the beginning.
     #[must_use]
     pub fn at(&self, now: Duration) -> Sky {

@@ -134,8 +134,7 @@ impl Crowd<'_> {
             interruptions: VecDeque::new(),
             saboteur,
             may_leave: true,
-            network: None,
-            changes: None,
+            network: present.network.clone(),
             counts: Counts::default(),
         };
         self.members.spawn(member.run(present, self.stopped.clone()));

@@ -32,6 +32,9 @@ const SLOW_MIN_MS: u64 = 500;
 /// A node that offers clients another stops at a little less than this, in hundredths of its share.
 const SURPLUS_MIN_PERCENT: u32 = 115;
 
+/// Each record of a feature carries all of them.
+const FEATURES_MAX: usize = 256;
+
 /// The longest that a step of a plan is observed.
 const OBSERVE_MAX_MS: u64 = 300_000;
 
@@ -239,6 +242,10 @@ fn group(limits: &Limits, found: &mut Vec<Problem>) {
     if group.rebalance_ms < REBALANCE_MIN_MS {
         let message = format!("{} is below {REBALANCE_MIN_MS}, the least", group.rebalance_ms);
         found.push(Problem { key: "limits.group.rebalance_ms".into(), message });
+    }
+    if group.features_max > FEATURES_MAX {
+        let message = format!("a group's row holds no more than {FEATURES_MAX}");
+        found.push(Problem { key: "limits.group.features_max".into(), message });
     }
     let users_max = FRAME_BYTES_MAX / USER_BYTES_MAX;
     if group.change_users_max > users_max {

@@ -24,7 +24,6 @@ use std::{
     future::{Future, pending},
     pin::pin,
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -175,7 +174,7 @@ impl Worker {
         let mut stopping = pin!(groups.stopping().wait());
         loop {
             let has_room = self.has_room();
-            self.waits.note_turn(Duration::ZERO, has_room);
+            self.waits.note_room(has_room);
             let (is_quiet, idle_at, tick_at) = (self.is_quiet(), self.idle_at(), self.tick_at());
             tokio::select! {
                 biased;
@@ -244,7 +243,8 @@ impl Worker {
         self.settle_follows().await;
         // A placement that changed meanwhile has had its look among these.
         self.take_place();
-        self.waits.note_turn(begun.elapsed(), self.has_room());
+        self.waits.note_turn(begun.elapsed());
+        self.waits.note_room(self.has_room());
     }
 
     async fn handle_input(&mut self, home: &Place, input: Input) {
@@ -252,7 +252,7 @@ impl Worker {
             return input.refuse(going(), self.groups.metrics());
         }
         if let Input::Publish(publish) | Input::Owned(publish, _) = &input {
-            self.waits.note(publish.arrived, Instant::now());
+            self.waits.note(publish.arrived, self.used);
         }
         match (home, input) {
             (_, Input::Astray(publish)) => self.turn_away(publish, homeless()),
@@ -398,13 +398,13 @@ impl Worker {
             self.abandon(&why);
         }
         if matches!(error, AppendError::OutcomeUnknown(_)) {
-            self.look_soon();
+            self.wake_again_soon();
         }
     }
 
     /// What the last home was writing may become durable yet, with nobody there to say so: the next one shuts
     /// it out, or finds it. Where there is no room to say so, there is other work that wakes one.
-    fn look_soon(&mut self) {
+    fn wake_again_soon(&mut self) {
         self.is_awaited = self.tail.as_ref().is_some_and(|tail| tail.attached() > 0);
         let _ = self.groups.send(self.group, Input::Look);
     }

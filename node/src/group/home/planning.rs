@@ -4,17 +4,18 @@
 //! everybody else once it is durable. A home whose append fails is finished, and the next one goes on from
 //! the row.
 
+mod commands;
+
 use std::{collections::VecDeque, time::Duration};
 
 use shoal_protocol::{Code, GroupId, Refusal, Seq, wire};
-use wire::{plan::Cause, plan_command::Action, record::Body};
+use wire::{plan::Cause, record::Body};
 
 use super::{Effect, Home};
 use crate::{
     config::GroupLimits,
     coordination::Partition,
     group::{
-        Actor,
         layout::Layout,
         plan::{self, Backlog, Growth, Pace, Plan, Report, Step, steps},
         sub_group::Now,
@@ -263,59 +264,6 @@ impl<R> Home<R> {
         rested && self.limits.plan_hours.contain(now.wall_ms)
     }
 
-    /// What an administrator wants done with the layout.
-    pub(super) fn handle_plan_command(&mut self, actor: &Actor, command: wire::PlanCommand, to: R, now: Now) {
-        match self.decide_plan_command(actor, command) {
-            Err(why) => self.effects.push_back(Effect::Changed(to, Err(why))),
-            Ok(Command::Cut { sub_groups, least }) => {
-                self.lay_out(Goal::SubGroups(sub_groups), Cause::Command, least, Some(to));
-            }
-            Ok(Command::Even) => self.lay_out(Goal::Even, Cause::Uneven, self.sub_groups_min(), Some(to)),
-            Ok(Command::Pause(paused)) => {
-                let layout = self.state.layout.as_deref().and_then(|layout| steps::paused(layout, paused));
-                if let Some(plan) = &mut self.planning.plan {
-                    plan.pause(paused);
-                }
-                let record = layout.map(|layout| self.write_layout(layout, now));
-                self.answer_planned(to, record);
-            }
-            Ok(Command::RollBack) => {
-                let record = self.take_step(Step::RollBack(format!("{} wanted it", actor.user)), now);
-                self.answer_planned(to, record);
-            }
-        }
-    }
-
-    fn decide_plan_command(&self, actor: &Actor, command: wire::PlanCommand) -> Result<Command, Refusal> {
-        if !actor.admin {
-            return Err(Refusal::new(Code::NotAllowed, "a group's layout is for administrators"));
-        }
-        if !self.is_born() {
-            return Err(Refusal::new(Code::UnknownGroup, "no such group"));
-        }
-        let bad = |reason: &str| Refusal::new(Code::BadRequest, reason);
-        let is_paused = self.plan().map(|plan| plan.paused);
-        match (command.action(), is_paused) {
-            (Action::Start | Action::Rebalance, Some(_)) => Err(under_way()),
-            (Action::Start, None) => {
-                let wanted = u16::try_from(command.sub_groups).ok();
-                let wanted = wanted.filter(|wanted| *wanted <= shoal_protocol::SLOTS);
-                let wanted = wanted.ok_or_else(|| bad("a group has 16384 sub-groups at most"))?;
-                let by_size = || plan::sub_groups(self.state.members, self.limits.sub_group_max);
-                let sub_groups = if wanted == 0 { by_size() } else { wanted };
-                Ok(Command::Cut { sub_groups, least: command.sub_groups })
-            }
-            (Action::Rebalance, None) => Ok(Command::Even),
-            (Action::Unknown, _) => Err(bad("a command says what to do")),
-            (_, None) => Err(bad("no plan is under way")),
-            (Action::Pause, Some(true)) => Err(bad("the plan is paused already")),
-            (Action::Resume, Some(false)) => Err(bad("the plan is not paused")),
-            (Action::Pause, Some(false)) => Ok(Command::Pause(true)),
-            (Action::Resume, Some(true)) => Ok(Command::Pause(false)),
-            (Action::RollBack, Some(_)) => Ok(Command::RollBack),
-        }
-    }
-
     /// A plan begins, to this cut.
     pub(crate) fn begin_plan(&mut self, wanted: Wanted<R>, to: &[Partition], now: Now) {
         let before = self.state.layout.as_deref();
@@ -406,98 +354,5 @@ fn under_way() -> Refusal {
     Refusal::new(Code::BadRequest, "a plan is under way: it ends first, or is rolled back")
 }
 
-/// What a command comes to.
-enum Command {
-    Cut { sub_groups: u16, least: u32 },
-    Even,
-    Pause(bool),
-    RollBack,
-}
-
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::store::{Epoch, GroupRow};
-
-    const WALL_MS: u64 = 1_800_000_000_000;
-
-    fn at(ms: u64) -> Now {
-        Now { wall_ms: WALL_MS + ms, since_start: Duration::from_millis(ms) }
-    }
-
-    /// A home of a group of ten that is cut as its last plan has left it.
-    fn home(layout: Option<wire::Layout>) -> Home<()> {
-        let state = GroupState {
-            settings: wire::Settings::default(),
-            created_ms: WALL_MS,
-            closed: false,
-            members: 10,
-            senders_watermark: Seq::FIRST,
-            notices_watermark: None,
-            layout: layout.map(Box::new),
-            features: None,
-        };
-        let row = GroupRow { epoch: Epoch(1), tail: Seq::FIRST.next(), incarnation: 1, state };
-        Home::new(GroupId::named("g"), row, BTreeMap::new(), GroupLimits::default())
-    }
-
-    /// A second of a lively group in which a message waited so long.
-    fn second(home: &mut Home<()>, second: u64, waited_ms: u64) -> Vec<Effect<()>> {
-        let now = at(second * 1000);
-        (0..200).for_each(|_| home.note_message(now));
-        home.handle_tick(now);
-        let owner = wire::Owner { waited_ms, ..Default::default() };
-        let answered = Answered { owner, round_trip: Duration::ZERO };
-        home.handle_owner(Partition::of(GroupId::named("g")), &answered, now);
-        std::iter::from_fn(|| home.poll_effect()).collect()
-    }
-
-    fn cuts(effects: &[Effect<()>]) -> Vec<(Goal, Cause)> {
-        let cut = |effect: &Effect<()>| match effect {
-            Effect::LayOut(wanted) => Some((wanted.goal, wanted.cause)),
-            _ => None,
-        };
-        effects.iter().filter_map(cut).collect()
-    }
-
-    #[test]
-    fn messages_that_wait_too_long_again_and_again_get_more_owners() {
-        let mut home = home(None);
-        for late in [false, true] {
-            let waited_ms = home.limits.plan_delay_max_ms + u64::from(late);
-            let found: Vec<_> = (0..5)
-                .flat_map(|nth| cuts(&second(&mut home, nth + u64::from(late) * 10, waited_ms)))
-                .collect();
-            let expected = if late { vec![(Goal::SubGroups(2), Cause::Late)] } else { vec![] };
-            assert_eq!(found, expected);
-        }
-    }
-
-    #[test]
-    fn what_it_got_for_that_is_kept_by_the_next_home_for_a_while() {
-        let ended = |cause: Cause, ended_ms| {
-            let last = wire::PlanEnd {
-                number: 1,
-                committed: true,
-                cause: cause.into(),
-                ended_ms,
-                ..Default::default()
-            };
-            home(Some(wire::Layout {
-                version: 5,
-                partitions: vec![1, 2],
-                last: Some(last),
-                ..Default::default()
-            }))
-        };
-        let thin = |mut home: Home<()>| {
-            home.handle_tick(at(0));
-            cuts(&std::iter::from_fn(|| home.poll_effect()).collect::<Vec<_>>())
-        };
-        assert_eq!(thin(ended(Cause::Late, WALL_MS - 60_000)), []);
-        assert_eq!(thin(ended(Cause::Late, WALL_MS - 3_600_000)), [(Goal::SubGroups(1), Cause::Thin)]);
-        assert_eq!(thin(ended(Cause::Grown, WALL_MS - 60_000)), [(Goal::SubGroups(1), Cause::Thin)]);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use wire::plan::Cause;
 
 use super::{Done, Worker};
 use crate::{
+    clock::milliseconds,
     coordination::{NodeName, Partition},
     group::{
         Place,
@@ -151,7 +152,7 @@ impl Worker {
             judged,
             objected,
             gaps: self.gaps,
-            waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+            waited_ms: milliseconds(waited),
         })
     }
 

@@ -33,9 +33,14 @@ impl Waits {
         self.longest = self.longest.max(now.saturating_duration_since(arrived));
     }
 
-    /// A turn took so long, after which the home has room for more or not.
-    pub(super) fn note_turn(&mut self, took: Duration, has_room: bool) {
-        self.was_held_up |= took > TURN_MAX || !has_room;
+    /// The home here has room for more before its next append, or not.
+    pub(super) fn note_room(&mut self, has_room: bool) {
+        self.was_held_up |= !has_room;
+    }
+
+    /// A turn took so long.
+    pub(super) fn note_turn(&mut self, took: Duration) {
+        self.was_held_up |= took > TURN_MAX;
     }
 
     /// Since it was last taken.
@@ -56,13 +61,15 @@ mod tests {
         let begun = Instant::now();
         let now = begun + WAITED;
         let mut waits = Waits::new(begun);
-        waits.note(begun, now);
-        waits.note_turn(TURN_MAX, true);
-        assert_eq!(waits.take(now), WAITED);
-        for (took, has_room) in [(TURN_MAX * 2, true), (Duration::ZERO, false)] {
+        for (took, has_room, waited) in [
+            (TURN_MAX, true, WAITED),
+            (TURN_MAX * 2, true, Duration::ZERO),
+            (Duration::ZERO, false, Duration::ZERO),
+        ] {
             waits.note(begun, now);
-            waits.note_turn(took, has_room);
-            assert_eq!(waits.take(now), Duration::ZERO);
+            waits.note_turn(took);
+            waits.note_room(has_room);
+            assert_eq!(waits.take(now), waited);
         }
         waits.note(begun, now);
         waits.note(now + LATELY * 2, now + LATELY * 2);
