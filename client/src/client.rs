@@ -6,8 +6,8 @@ use shoal_protocol::{GroupId, Seq, UserId, wire};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Closed, Config, Follow, FollowError, Lost, Message, PublishError, Saved, Sending, SignalKind, Signals,
-    Start, State, Stats,
+    Activity, Closed, Config, Follow, FollowError, Lost, Message, PublishError, Saved, Sending, SignalKind,
+    Signals, Start, State, Stats,
     sending::PAYLOAD_BYTES_MAX,
     shell::{driver, lock, shared::Shared},
     signal::SIGNALS_MAX,
@@ -280,8 +280,17 @@ impl Client {
         if matches!(moved, Ok(true)) && shared.link.borrow().is_some() {
             count(&shared.counters.migrations, 1);
         }
+        shared.network.notify_waiters();
         shared.probe.notify_one();
         moved.map(drop)
+    }
+
+    /// The app comes to the front, goes to the background, or is about to be suspended: how often heartbeats
+    /// are sent follows. Unless it is suspended, the node is asked for a sign of life at once, so an app that
+    /// wakes up learns within some round trips whether its session is still there. Holds for the sessions
+    /// after this one, too.
+    pub fn set_activity(&self, activity: Activity) {
+        self.shared().set_activity(activity);
     }
 
     /// Says goodbye to the node and ends: follows and receipts that are waited for end with an

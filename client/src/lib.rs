@@ -113,6 +113,7 @@
 //! ```
 //!
 //! **Showing the state.** [`Client::state`] is a watch of [`State`]. While it is
+//! [`Degraded`](State::Degraded) (the node should have answered by now) or
 //! [`Reconnecting`](State::Reconnecting), nothing is lost and what is sent is queued; after
 //! [`Closed`](State::Closed) nothing more comes, and it says why.
 //!
@@ -176,7 +177,7 @@ pub use sending::{Message, PublishError, Sending};
 pub use shoal_certs::IdentityError as TlsError;
 pub use shoal_protocol::{Code, DeviceId, GroupId, IdError, Incarnation, Refusal, Retry, Seq, UserId, wire};
 pub use signal::{Signal, SignalKind, Signals};
-pub use state::{Closed, Lost, State};
+pub use state::{Activity, Closed, Lost, State};
 pub use stats::Stats;
 pub use token::{TokenError, TokenSource};
 pub use transport::{Resolving, Transport, UdpTransport};

@@ -14,6 +14,14 @@ pub enum State {
         /// The node it is on, as it was named.
         node: String,
     },
+    /// A session is live, but its node has not answered for longer than it should: weak reception, or none.
+    /// What the app sends is on its way or queued.
+    Degraded {
+        /// The node it is on, as it was named.
+        node: String,
+        /// When that was noticed.
+        since: Instant,
+    },
     /// The session was lost; the client goes on trying. What the app sends is queued meanwhile.
     Reconnecting {
         /// When it was lost.
@@ -31,10 +39,10 @@ pub enum State {
 }
 
 impl State {
-    /// Is a session live?
+    /// Is a session live, as far as is known?
     #[must_use]
     pub fn is_online(&self) -> bool {
-        matches!(self, Self::Online { .. })
+        matches!(self, Self::Online { .. } | Self::Degraded { .. })
     }
 }
 
@@ -79,4 +87,18 @@ pub enum Closed {
         /// Whom the token names.
         token: String,
     },
+}
+
+/// What the app is doing, as the platform tells it; see [`Client::set_activity`](crate::Client::set_activity).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// Somebody looks at it: heartbeats as often as the node asks for, every 5 s by default, so that a change
+    /// of address or a node that is gone is found out soon.
+    #[default]
+    Foreground,
+    /// It is to be reached, and nobody looks: a heartbeat every 25 s, the least that keeps a NAT's mapping.
+    Background,
+    /// It is about to stand still: no heartbeats, and no conclusion from silence. The node gives the session
+    /// up after its idle timeout, and what comes meanwhile is delivered when the app is back.
+    Suspended,
 }

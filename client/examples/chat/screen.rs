@@ -55,6 +55,9 @@ fn state(chat: &Chat) -> Line<'static> {
             ("●".green(), format!(" {node}  {ms:.1} ms "))
         }
         State::Online { node } => ("●".green(), format!(" {node} ")),
+        State::Degraded { node, since } => {
+            ("●".yellow(), format!(" {node} has not answered for {} s ", since.elapsed().as_secs()))
+        }
         State::Connecting => ("◌".yellow(), " connecting ".to_owned()),
         State::Reconnecting { since, why, attempt } => {
             let text =

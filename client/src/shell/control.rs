@@ -8,7 +8,7 @@ use quinn::{SendStream, WriteError};
 use shoal_protocol::{Code, GroupId, Refusal, Retry, Seq, frame, wire};
 use tokio::{
     sync::mpsc,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     framed::{FrameReader, StreamError},
     lock,
     session::{Departure, End, FollowEnd, Session, expiry},
+    sleep_until,
 };
 use crate::Closed;
 
@@ -47,6 +48,7 @@ impl Session {
             match body {
                 Some(wire::to_client::Body::HeartbeatAck(ack)) => {
                     lock(&self.liveness).ack(ack.token, self.shared.now());
+                    self.heard.notify_one();
                 }
                 Some(wire::to_client::Body::Followed(followed)) => self.followed(&followed),
                 Some(wire::to_client::Body::FollowEnded(ended)) => {
@@ -81,7 +83,7 @@ impl Session {
                 biased;
                 () = self.shared.closing() => return self.say_goodbye(to_node).await,
                 () = self.shared.follows.wake.notified() => {}
-                () = sleep_until(self.shared.instant(next_beat)) => {}
+                () = sleep_until(next_beat.map(|at| self.shared.instant(at))) => {}
             }
         }
     }
@@ -95,7 +97,7 @@ impl Session {
         }
         let now = self.shared.now();
         let mut liveness = lock(&self.liveness);
-        if now >= liveness.next_beat() {
+        if liveness.next_beat().is_some_and(|at| at <= now) {
             let watermarks = self.shared.follows.moved();
             put(wire::to_node::Body::Heartbeat(wire::Heartbeat { token: liveness.beat(now), watermarks }));
         }

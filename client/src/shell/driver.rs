@@ -13,8 +13,8 @@ use super::{
 use crate::{Closed, Lost, core::backoff::Backoff, stats::count};
 
 /// The first and the longest wait between rounds of attempts.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_CEILING: Duration = Duration::from_secs(10);
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(super) const RETRY_CEILING: Duration = Duration::from_secs(5);
 /// The longest that a node's `retry_after` is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// A session that lived so long was a good one: the next wait is short again.
@@ -57,6 +57,7 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
                 count(&shared.counters.moves, 1);
                 moved_to = Some(*connected);
             }
+            End::Outlived(connected) => moved_to = Some(*connected),
             End::Lost(why) => {
                 if began.elapsed() >= SESSION_GOOD {
                     backoff.reset();
@@ -72,16 +73,28 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
 }
 
 /// Tries node after node, with a wait after each round.
-async fn connect(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<Connected, Closed> {
+///
+/// Where the machine's network changes, waits are cut short, and what was tried by the one before is tried anew.
+pub(super) async fn connect(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<Connected, Closed> {
     let mut retry_after = Duration::ZERO;
     loop {
+        shared.awake().await;
         let node = lock(&shared.nodes).next();
         let Some(node) = node else {
-            sleep(backoff.failed(shared.chance()).max(retry_after)).await;
+            wait(shared, backoff, retry_after).await;
             retry_after = Duration::ZERO;
             continue;
         };
-        match Box::pin(dial::dial(shared, &node)).await {
+        let dialled = tokio::select! {
+            biased;
+            () = shared.network.notified() => {
+                backoff.reset();
+                lock(&shared.nodes).prefer([node]);
+                continue;
+            }
+            dialled = Box::pin(dial::dial(shared, &node)) => dialled,
+        };
+        match dialled {
             Ok(connected) => return Ok(connected),
             Err(DialError::Closed(why)) => return Err(why),
             Err(DialError::Lost(why)) => {
@@ -97,16 +110,24 @@ async fn connect(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<Connecte
 /// the node said to go elsewhere.
 async fn rest(shared: &Arc<Shared>, backoff: &mut Backoff, why: Lost) {
     tracing::debug!(%why, "offline");
-    let wait = if dial::elsewhere(&why) {
-        Duration::ZERO
-    } else {
-        backoff.failed(shared.chance()).max(dial::retry_after(&why)).min(RETRY_AFTER_MAX)
-    };
+    let (is_elsewhere, retry_after) = (dial::elsewhere(&why), dial::retry_after(&why));
     shared.offline(why);
+    if !is_elsewhere {
+        tokio::select! {
+            biased;
+            () = shared.closing() => {}
+            () = wait(shared, backoff, retry_after.min(RETRY_AFTER_MAX)) => {}
+        }
+    }
+}
+
+/// A pause that is longer after each failure; none any more once the network has changed.
+async fn wait(shared: &Shared, backoff: &mut Backoff, least: Duration) {
+    let pause = backoff.failed(shared.chance()).max(least);
     tokio::select! {
         biased;
-        () = shared.closing() => {}
-        () = sleep(wait) => {}
+        () = shared.probe.notified() => backoff.reset(),
+        () = sleep(pause) => {}
     }
 }
 

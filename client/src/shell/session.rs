@@ -13,9 +13,9 @@ use bytes::Bytes;
 use quinn::VarInt;
 use shoal_protocol::{Code, GroupId, Incarnation, Refusal, wire};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     following::Following,
     framed::{self, StreamError},
     lock, request,
-    shared::Shared,
+    shared::{Link, Shared},
 };
 use crate::{
     Closed, Lost, Signal,
@@ -44,8 +44,10 @@ pub(crate) enum End {
     Closed(Closed),
     /// Connect again.
     Lost(Lost),
-    /// There is a session on another node already.
+    /// There is a session on another node already: this one had asked for it.
     Moved(Box<Connected>),
+    /// The node was silent, and there is another session already, there or elsewhere.
+    Outlived(Box<Connected>),
 }
 
 /// One live session.
@@ -54,6 +56,7 @@ pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     pub(crate) node: String,
     pub(crate) connection: quinn::Connection,
+    pub(super) link: Link,
     pub(crate) liveness: Mutex<Liveness>,
     /// A token to send to the node.
     pub(crate) renew: Mutex<Option<String>>,
@@ -61,8 +64,12 @@ pub(crate) struct Session {
     pub(crate) expires: watch::Sender<Option<Instant>>,
     /// Where the node wants this client to go.
     pub(crate) leave_for: watch::Sender<Option<Departure>>,
-    /// A session on another node is being opened, which will replace this one.
-    moving: AtomicBool,
+    /// Another session is being opened, which will replace this one.
+    pub(super) moving: AtomicBool,
+    /// There was an attempt at that, of which the node may know more than this client.
+    has_tried: AtomicBool,
+    /// The node has answered.
+    pub(super) heard: Notify,
     /// Groups that this node delivers no more.
     handed_off: Mutex<BTreeSet<GroupId>>,
     /// The node's clock when the session began, milliseconds since 1970, and ours.
@@ -86,16 +93,19 @@ pub(crate) async fn run(shared: &Arc<Shared>, connected: Connected) -> End {
     shared.follows.adopted(&connected.asked, limits.follows_max);
     shared.queue.welcomed(Incarnation(connected.welcome.incarnation), &limits);
     shared.online(&connected);
-    let Connected { node, connection, to_node, from_node, welcome, .. } = connected;
+    let Connected { node, connection, link, to_node, from_node, welcome, .. } = connected;
     let session = Session {
         shared: shared.clone(),
         node,
         connection,
-        liveness: Mutex::new(Liveness::new(welcome.heartbeat_ms, shared.now())),
+        link,
+        liveness: Mutex::new(Liveness::new(welcome.heartbeat_ms, shared.activity(), shared.now())),
         renew: Mutex::new(None),
         expires: watch::Sender::new(expiry(welcome.token_expires_ms, welcome.time_ms)),
         leave_for: watch::Sender::new(None),
         moving: AtomicBool::new(false),
+        has_tried: AtomicBool::new(false),
+        heard: Notify::new(),
         handed_off: Mutex::new(BTreeSet::new()),
         began: (welcome.time_ms, Instant::now()),
     };
@@ -142,8 +152,14 @@ impl Session {
 
     /// The node ended the session with a refusal.
     pub(crate) async fn refused(&self, refusal: Refusal) -> End {
-        if refusal.code == Code::SessionReplaced && self.moving.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
+        if refusal.code == Code::SessionReplaced {
+            if self.moving.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            if self.has_tried.load(Ordering::Relaxed) {
+                // By this client itself, it may be: a hello that arrived, and whose welcome did not.
+                return End::Lost(Lost::Refused(refusal));
+            }
         }
         match refused(&self.shared, refusal) {
             DialError::Closed(why) => End::Closed(why),
@@ -245,25 +261,6 @@ impl Session {
         }
     }
 
-    /// Ends the session when the node has been silent for too long; asks for a sign of life where
-    /// something is overdue.
-    async fn watch_silence(&self) -> End {
-        loop {
-            let dead_at = lock(&self.liveness).dead_at();
-            if self.shared.now() >= dead_at {
-                return End::Lost(Lost::Silent);
-            }
-            tokio::select! {
-                biased;
-                () = self.shared.probe.notified() => {
-                    lock(&self.liveness).probe(self.shared.now(), self.connection.rtt());
-                    self.shared.follows.wake.notify_one();
-                }
-                () = sleep_until(self.shared.instant(dead_at)) => {}
-            }
-        }
-    }
-
     /// When the node is to be left, or another has more room: opens a session there first.
     async fn leave(&self) -> End {
         let mut leave_for = self.leave_for.subscribe();
@@ -326,7 +323,7 @@ impl Session {
     /// Opens a session on another node, which replaces this one. Where that fails, this one goes on for as
     /// long as its node does.
     async fn move_to(&self, node: &str) -> Option<End> {
-        self.moving.store(true, Ordering::Relaxed);
+        self.begin_to_move();
         match Box::pin(dial(&self.shared, node)).await {
             Ok(connected) => {
                 self.finish_requests(&connected).await;
@@ -337,6 +334,12 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// From here on the node may hear of another session of this client's.
+    pub(super) fn begin_to_move(&self) {
+        self.moving.store(true, Ordering::Relaxed);
+        self.has_tried.store(true, Ordering::Relaxed);
     }
 
     /// From here on requests go to the next node; those that are under way are waited for, since

@@ -20,7 +20,7 @@ use super::{
     queue::{Outcome, Queue},
 };
 use crate::{
-    Closed, Config, ConnectError, Lost, Signal, State,
+    Activity, Closed, Config, ConnectError, Lost, Signal, State,
     core::nodes::Nodes,
     saved::Queued,
     stats::{Counters, count},
@@ -97,8 +97,11 @@ pub(crate) struct Shared {
     pub(crate) welcomed: Mutex<Option<Welcomed>>,
     /// Why the latest attempt failed.
     pub(crate) last_failure: Mutex<Option<Lost>>,
-    /// Asks the session for a sign of life at once.
+    /// Asks the session for a sign of life at once, or for one to be opened.
     pub(crate) probe: Notify,
+    /// The machine's network has changed: what is being tried by the one before is of no use.
+    pub(crate) network: Notify,
+    activity: watch::Sender<Activity>,
     closing: watch::Sender<bool>,
 }
 
@@ -147,6 +150,8 @@ impl Shared {
             welcomed: Mutex::new(user.map(|user| Welcomed { user, limits: wire::Limits::default() })),
             last_failure: Mutex::new(None),
             probe: Notify::new(),
+            network: Notify::new(),
+            activity: watch::Sender::new(Activity::default()),
             closing: watch::Sender::new(false),
             config,
         })
@@ -212,6 +217,43 @@ impl Shared {
             };
             true
         });
+    }
+
+    /// The session goes on that was taken for lost.
+    pub(crate) fn back_online(&self, link: &Link, node: &str) {
+        self.link.send_replace(Some(link.clone()));
+        self.state.send_replace(State::Online { node: node.to_owned() });
+    }
+
+    /// The session's node may not be there any more, or is there after all.
+    pub(crate) fn doubt(&self, node: &str, is_doubtful: bool) {
+        self.state.send_if_modified(|state| {
+            let node = || node.to_owned();
+            *state = match (&*state, is_doubtful) {
+                (State::Online { .. }, true) => State::Degraded { node: node(), since: Instant::now() },
+                (State::Degraded { .. }, false) => State::Online { node: node() },
+                _ => return false,
+            };
+            true
+        });
+    }
+
+    /// What the app says it does.
+    pub(crate) fn activity(&self) -> Activity {
+        *self.activity.borrow()
+    }
+
+    /// Completes when the app is not suspended. Cancellation safe.
+    pub(crate) async fn awake(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.activity.subscribe().wait_for(|activity| *activity != Activity::Suspended).await;
+    }
+
+    /// The app does something else from here on: the session looks whether the node is there.
+    pub(crate) fn set_activity(&self, activity: Activity) {
+        if self.activity.send_replace(activity) != activity {
+            self.probe.notify_one();
+        }
     }
 
     /// It is over.

@@ -19,3 +19,4 @@ mod deliveries;
 mod many;
 
 mod sessions;
+mod silence;

@@ -84,8 +84,13 @@ impl Stage {
 impl Script {
     /// The next client, before it is answered.
     pub(crate) async fn accept(&self) -> Peer {
-        let incoming = patient(self.endpoint.accept()).await.unwrap();
-        let connection = patient(incoming).await.unwrap();
+        let connection = loop {
+            let incoming = patient(self.endpoint.accept()).await.unwrap();
+            // One that was given up meanwhile is none.
+            if let Ok(connection) = patient(incoming).await {
+                break connection;
+            }
+        };
         let (to_client, from_client) = patient(connection.accept_bi()).await.unwrap();
         let mut from_client = Frames::new(from_client);
         let said = from_client.next::<wire::ToNode>().await.and_then(|frame| frame.body);
