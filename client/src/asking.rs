@@ -364,6 +364,24 @@ impl Client {
         }
     }
 
+    /// What has happened on all nodes, as operators are told: of the nodes in `from` what comes after, of all
+    /// others the latest; of each at most `limit`, or as many as there may be where it is 0. Where it is to
+    /// `wait`, it is answered once there is something new, or after a few seconds. For administrators.
+    ///
+    /// # Errors
+    /// [`NotAllowed`](crate::Code::NotAllowed) for everybody else.
+    pub async fn events(
+        &self,
+        from: Vec<wire::EventWatermark>,
+        limit: u32,
+        wait: bool,
+    ) -> Result<wire::Events, RequestError> {
+        match self.ask(wire::request::Body::Events(wire::GetEvents { from, limit, wait })).await? {
+            wire::response::Body::Events(events) => Ok(events),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn groups_named(
         &self,
         after: Option<GroupId>,

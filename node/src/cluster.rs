@@ -5,6 +5,8 @@ mod findings;
 
 mod lookout;
 
+mod news;
+
 mod others;
 
 mod steering;
@@ -30,13 +32,14 @@ use crate::{
     delivery::Pages,
     group::{Elsewhere, Groups},
     node::StartError,
-    ops::Metrics,
+    ops::{Events, Metrics},
     peer::{Dialer, Links, PeerTls, Server, ServerParts, endpoint},
     presence::Presence,
     store::Store,
 };
 
 use lookout::Lookout;
+pub(crate) use news::News;
 pub(crate) use others::{Others, describe};
 pub(crate) use surplus::Tolerance;
 
@@ -122,6 +125,10 @@ impl Joining {
         Arc::clone(&self.others)
     }
 
+    pub(crate) fn links(&self) -> Arc<Links> {
+        Arc::clone(&self.links)
+    }
+
     /// Serves the other nodes.
     pub(crate) fn join(
         self,
@@ -130,6 +137,7 @@ impl Joining {
         pages: &Arc<Pages>,
         limits: Current<AccessLimits>,
         metrics: Arc<Metrics>,
+        events: Arc<Events>,
     ) -> Cluster {
         let Self { parts, me, endpoint, links, others, .. } = self;
         let (acting, acts_by) = watch::channel(0);
@@ -142,6 +150,7 @@ impl Joining {
             pages: Arc::clone(pages),
             limits,
             metrics,
+            events,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(placement.run(parts.coordination.placement()));
@@ -159,10 +168,11 @@ impl Cluster {
         clock: &Arc<dyn Clock>,
         limits: Current<ClusterLimits>,
         metrics: Arc<Metrics>,
+        events: Arc<Events>,
     ) {
         let (others, links) = (Arc::clone(&self.others), Arc::clone(&self.links));
         let (store, clock) = (Arc::clone(store), Arc::clone(clock));
-        let lookout = Lookout { others, links, store, clock, limits, metrics };
+        let lookout = Lookout { others, links, store, clock, limits, metrics, events };
         self.tasks.spawn(lookout.run(self.complaints.clone()));
     }
 

@@ -16,7 +16,7 @@ use crate::{
     config::{AccessLimits, ClusterLimits, Current, Limits, ViewLimits},
     delivery::Pages,
     group::{Groups, Views},
-    ops::Metrics,
+    ops::{Event, Events, Kind, Metrics},
     presence::Presence,
     settings::Settings,
     store::Store,
@@ -75,6 +75,7 @@ pub struct Node {
     access: Access,
     groups: Groups,
     metrics: Arc<Metrics>,
+    events: Arc<Events>,
     clock: Arc<dyn Clock>,
     limits: Limited,
     cluster: Option<Cluster>,
@@ -105,18 +106,21 @@ impl Node {
         }
         let (store, clock, limits) = (parts.store, parts.clock, parts.limits);
         let pages = Arc::new(Pages::new(Arc::clone(&store), &limits.access, Arc::clone(&parts.metrics)));
-        let mut groups = Groups::new(
-            Arc::clone(&store),
-            Arc::clone(&clock),
-            Arc::clone(&parts.metrics),
-            limits.group.clone(),
-            random.next_u64(),
-        );
         let limited = Limited {
             access: limits.access.into(),
             view: limits.view.into(),
             cluster: limits.cluster.into(),
         };
+        let events = Events::new(parts.name.clone(), Arc::clone(&clock), limited.cluster.clone());
+        let events = Arc::new(events);
+        let groups = Groups::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&parts.metrics),
+            limits.group,
+            random.next_u64(),
+        );
+        let mut groups = groups.telling(Arc::clone(&events));
         let (access, view) = (limited.access.clone(), limited.view.clone());
         let mut joining = None;
         if let Some(cluster) = parts.cluster {
@@ -129,10 +133,11 @@ impl Node {
         let here = Arc::clone(&sessions);
         let presence = Presence::new(groups.clone(), here, access.clone());
         let others = joining.as_ref().map(Joining::others);
+        let links = joining.as_ref().map(Joining::links);
         let cluster = joining.map(|joining| {
-            let metrics = || Arc::clone(&parts.metrics);
-            let mut cluster = joining.join(&groups, &presence, &pages, access.clone(), metrics());
-            cluster.look_out(&store, &clock, limited.cluster.clone(), metrics());
+            let (metrics, events) = (|| Arc::clone(&parts.metrics), || Arc::clone(&events));
+            let mut cluster = joining.join(&groups, &presence, &pages, access.clone(), metrics(), events());
+            cluster.look_out(&store, &clock, limited.cluster.clone(), metrics(), events());
             cluster
         });
         let recovery = AbortOnDrop(tokio::spawn(finish_notices(groups.clone())));
@@ -145,9 +150,11 @@ impl Node {
             clock: Arc::clone(&clock),
             limits: access,
             metrics: Arc::clone(&parts.metrics),
+            events: Arc::clone(&events),
             name: parts.name,
             addresses: parts.addresses,
             others,
+            links,
             settings: parts.settings,
             sessions,
             presence,
@@ -155,7 +162,11 @@ impl Node {
         };
         let metrics = Arc::clone(&parts.metrics);
         let access = Access::start(parts, endpoints);
-        Ok(Self { access, groups, metrics, clock, limits: limited, cluster, recovery })
+        events.tell(Event::new(
+            Kind::Started,
+            concat!("this node serves, version ", env!("CARGO_PKG_VERSION")),
+        ));
+        Ok(Self { access, groups, metrics, events, clock, limits: limited, cluster, recovery })
     }
 
     /// Where it serves, in the order of the sockets it was given.

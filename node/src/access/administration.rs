@@ -1,13 +1,14 @@
-//! What administrators ask: how the node does, how all of them do, to empty one, which settings hold, and
-//! how groups are cut.
+//! What administrators ask: how the node does, how all of them do, to empty one, which settings hold, how
+//! groups are cut, and what has happened.
 
 use shoal_protocol::{Code, Refusal, wire};
 use wire::response::Body as Answer;
 
-use super::{Shared, session::Session};
+use super::{Shared, events, session::Session};
 use crate::{
     cluster::describe,
     coordination::{Load, NodeName, NodeRecord, PARTITIONS, Roles},
+    ops::{Event, Kind},
     settings::Settings,
 };
 
@@ -77,7 +78,12 @@ pub(super) async fn set_config(
 ) -> Result<Answer, Refusal> {
     let settings = settings(shared, session)?;
     settings.change(&asked.key, asked.value.as_deref()).await?;
-    tracing::info!(key = asked.key, value = asked.value, by = %session.actor().user, "settings were changed");
+    let by = &session.actor().user;
+    let text = match &asked.value {
+        Some(value) => format!("{by} has set {} to {value}, for all nodes", asked.key),
+        None => format!("{by} has taken away what was set for all nodes as {}", asked.key),
+    };
+    shared.events.tell(Event::new(Kind::SettingChanged, text));
     Ok(Answer::Done(wire::Done {}))
 }
 
@@ -99,6 +105,16 @@ pub(super) async fn plans(
 ) -> Result<Answer, Refusal> {
     check(session)?;
     shared.views.plans(asked, &shared.name).await.map(Answer::Plans)
+}
+
+/// What has happened on all nodes; once something has, where the asker waits for that.
+pub(super) async fn events(
+    shared: &Shared,
+    session: &Session,
+    asked: &wire::GetEvents,
+) -> Result<Answer, Refusal> {
+    check(session)?;
+    Ok(Answer::Events(events::of_all(shared, asked).await))
 }
 
 fn settings<'s>(shared: &'s Shared, session: &Session) -> Result<&'s Settings, Refusal> {

@@ -47,6 +47,8 @@ mod delivered;
 
 mod drain;
 
+mod events;
+
 mod follows;
 
 mod gone;
@@ -94,8 +96,9 @@ use crate::{
     config::{AccessLimits, Current},
     delivery::Pages,
     group::{Groups, Views},
-    ops::Metrics,
+    ops::{Events, Metrics},
     pace::Pace,
+    peer::Links,
     presence::Presence,
     settings::Settings,
     store::Store,
@@ -122,9 +125,11 @@ pub(crate) struct AccessParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Current<AccessLimits>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Arc<Events>,
     pub(crate) name: String,
     pub(crate) addresses: Vec<String>,
     pub(crate) others: Option<Arc<Others>>,
+    pub(crate) links: Option<Arc<Links>>,
     pub(crate) settings: Option<Arc<Settings>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) presence: Presence,
@@ -141,9 +146,11 @@ struct Shared {
     clock: Arc<dyn Clock>,
     limits: Current<AccessLimits>,
     metrics: Arc<Metrics>,
+    events: Arc<Events>,
     name: String,
     addresses: Vec<String>,
     others: Option<Arc<Others>>,
+    links: Option<Arc<Links>>,
     settings: Option<Arc<Settings>>,
     started: Instant,
     random: Mutex<StdRng>,
@@ -251,9 +258,11 @@ impl Shared {
             clock: parts.clock,
             limits,
             metrics: parts.metrics,
+            events: parts.events,
             name: parts.name,
             addresses: parts.addresses,
             others: parts.others,
+            links: parts.links,
             settings: parts.settings,
             started: Instant::now(),
             random: Mutex::new(parts.random),

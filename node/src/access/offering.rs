@@ -8,7 +8,10 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Shared, session::Order};
-use crate::cluster::{Others, Tolerance};
+use crate::{
+    cluster::{Others, Tolerance},
+    ops::{Event, Kind},
+};
 
 /// Between two waves, and between two looks.
 const WAVE: Duration = Duration::from_secs(1);
@@ -40,7 +43,8 @@ async fn even_out(shared: &Shared, others: &Others) -> usize {
     let mut waiting = shared.draw_rested(usize::try_from(surplus).unwrap_or(usize::MAX), rested);
     let offered = waiting.len();
     if offered > 0 {
-        tracing::info!(sessions = offered, "clients are offered nodes that carry less");
+        let text = format!("{offered} sessions are offered nodes of the region that carry less");
+        shared.events.tell(Event::new(Kind::SessionsOffered, text));
     }
     let wave = wave_sessions(surplus, limits.offers_per_second);
     while !waiting.is_empty() && others.above_enough(shared.carried()) > 0 {

@@ -44,6 +44,7 @@ async fn answer(shared: &Shared, session: &Session, request: wire::Request) -> R
         Some(Asked::SetConfig(asked)) => administration::set_config(shared, session, asked).await,
         Some(Asked::Layout(asked)) => administration::layout(shared, session, &asked).await,
         Some(Asked::Plans(asked)) => administration::plans(shared, session, &asked).await,
+        Some(Asked::Events(asked)) => administration::events(shared, session, &asked).await,
         Some(body) => {
             let request = wire::Request { body: Some(body) };
             let response = shared.views.answer(&session.actor(), request).await;

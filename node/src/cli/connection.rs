@@ -156,14 +156,21 @@ impl Connection {
     /// The same, once others are set live than `live` stands for, or after a while; over any number of
     /// lost connections, and of refusals that pass.
     pub(super) async fn config_after(&self, live: u64) -> anyhow::Result<wire::Config> {
-        loop {
-            match self.client.config(live).await {
-                Err(RequestError::TimedOut) => {}
-                Err(RequestError::Refused(refusal))
-                    if matches!(refusal.code.retry(), Retry::Later | Retry::Elsewhere) => {}
-                answer => return answer.map_err(no_answer),
-            }
-        }
+        patiently(async || self.client.config(live).await).await
+    }
+
+    /// The latest events, so many of each node.
+    pub(super) async fn events(&self, limit: u32) -> anyhow::Result<wire::Events> {
+        self.client.events(Vec::new(), limit, false).await.map_err(no_answer)
+    }
+
+    /// What comes after these watermarks, or nothing after a while; over any number of lost connections,
+    /// and of refusals that pass.
+    pub(super) async fn events_after(
+        &self,
+        watermarks: Vec<wire::EventWatermark>,
+    ) -> anyhow::Result<wire::Events> {
+        patiently(async || self.client.events(watermarks.clone(), 0, true).await).await
     }
 
     pub(super) async fn set_config(&self, key: &str, value: Option<&str>) -> anyhow::Result<()> {
@@ -172,6 +179,18 @@ impl Connection {
 
     pub(super) async fn status(&self) -> anyhow::Result<wire::Status> {
         self.client.status().await.map_err(no_answer)
+    }
+}
+
+/// Asks until there is an answer, or a refusal that does not pass.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, RequestError>) -> anyhow::Result<T> {
+    loop {
+        match ask().await {
+            Err(RequestError::TimedOut) => {}
+            Err(RequestError::Refused(refusal))
+                if matches!(refusal.code.retry(), Retry::Later | Retry::Elsewhere) => {}
+            answer => return answer.map_err(no_answer),
+        }
     }
 }
 

@@ -6,6 +6,8 @@ mod connection;
 
 mod dev_cluster;
 
+mod events;
+
 mod folder;
 
 mod group;
@@ -80,6 +82,8 @@ enum Command {
     Group(group::Group),
     /// Show what a running node does, and the nodes beside it.
     Status(status::Status),
+    /// Show what has happened on all nodes, and what does.
+    Events(events::Events),
     /// Show the nodes of a cluster.
     Node(node::Node),
     /// Empty a node, so that it can be removed.
@@ -131,6 +135,10 @@ fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
         Command::Status(status) => {
             log_of_client(&cli.shared)?;
             status.run(output)
+        }
+        Command::Events(events) => {
+            log_of_client(&cli.shared)?;
+            events.run(output)
         }
         Command::Node(node) => {
             log_of_client(&cli.shared)?;

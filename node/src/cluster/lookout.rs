@@ -21,8 +21,8 @@ use super::{
 use crate::{
     clock::{Clock, milliseconds},
     config::{ClusterLimits, Current},
-    coordination::{Complaints, NodeName},
-    ops::Metrics,
+    coordination::Complaints,
+    ops::{Event, Events, Kind, Metrics},
     peer::Links,
     store::Store,
 };
@@ -39,6 +39,7 @@ pub(super) struct Lookout {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Current<ClusterLimits>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) events: Arc<Events>,
 }
 
 impl Lookout {
@@ -97,27 +98,29 @@ impl Lookout {
             if before.as_ref() == Some(&now) {
                 return false;
             }
-            tell_apart(self.others.me(), &before.take().unwrap_or_default(), &now);
+            self.tell_apart(&before.take().unwrap_or_default(), &now);
             *before = Some(now);
             true
         });
     }
-}
 
-/// Logs what is new.
-fn tell_apart(me: &NodeName, before: &Complaints, now: &Complaints) {
-    for node in now.of.keys().filter(|node| !before.of.contains_key(*node)) {
-        match node == me {
-            true => warn!("this node is slow: its timers fire late"),
-            false => warn!(node = node.0, "a node is slow: it holds its lease and answers late"),
+    /// Says what is new. That nodes are slow is a complaint: whether they are is for the cluster to say.
+    fn tell_apart(&self, before: &Complaints, now: &Complaints) {
+        let me = self.others.me();
+        for node in now.of.keys().filter(|node| !before.of.contains_key(*node)) {
+            match node == me {
+                true => warn!("this node is slow: its timers fire late"),
+                false => warn!(node = node.0, "a node is slow: it holds its lease and answers late"),
+            }
         }
-    }
-    for node in before.of.keys().filter(|node| !now.of.contains_key(*node)) {
-        info!(node = node.0, "a node is slow no more");
-    }
-    match (before.store_since_ms, now.store_since_ms) {
-        (None, Some(_)) => warn!("the store answers this node late"),
-        (Some(_), None) => info!("the store answers this node in time again"),
-        _ => {}
+        for node in before.of.keys().filter(|node| !now.of.contains_key(*node)) {
+            info!(node = node.0, "a node is slow no more");
+        }
+        let store = match (before.store_since_ms, now.store_since_ms) {
+            (None, Some(_)) => Event::new(Kind::StoreSlow, "the store answers this node late"),
+            (Some(_), None) => Event::new(Kind::StoreWell, "the store answers this node in time again"),
+            _ => return,
+        };
+        self.events.tell(store);
     }
 }

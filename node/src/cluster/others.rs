@@ -7,6 +7,7 @@ use shoal_protocol::{Code, Refusal, wire};
 use tokio::time::{sleep, timeout};
 
 use super::{
+    news::{Drain, Seen},
     steering,
     surplus::{Region, Tolerance},
     verdicts::Verdicts,
@@ -121,6 +122,27 @@ impl Others {
             placement: placed.version,
             partitions: PARTITIONS.into(),
             ..wire::Cluster::default()
+        }
+    }
+
+    /// The nodes at this moment, for operators.
+    pub(crate) fn seen(&self) -> Seen {
+        use wire::cluster_node::State;
+        let leader = self.coordination.leader().borrow().clone();
+        let placed = self.coordination.placement().borrow().clone();
+        let (living, slow, draining) = (self.nodes(), self.slow(), self.drains.names());
+        let drain = |node: &NodeRecord| {
+            let (is_wished, held) = (draining.contains(&node.name), placed.placement.held(&node.name));
+            match describe(node, is_wished, None, true, held).state() {
+                State::Drained => Drain::Done,
+                State::Draining => Drain::Begun,
+                _ => Drain::None,
+            }
+        };
+        Seen {
+            leader: leader.map(|leader| (leader.node, leader.term)),
+            nodes: living.values().map(|node| (node.name.clone(), drain(node))).collect(),
+            slow: slow.iter().map(|(node, verdict)| (node.clone(), verdict.by.clone())).collect(),
         }
     }
 

@@ -38,6 +38,9 @@ const FEATURES_MAX: usize = 256;
 /// The longest that a step of a plan is observed.
 const OBSERVE_MAX_MS: u64 = 300_000;
 
+/// The most events that a node keeps: some fifty megabytes.
+const EVENTS_MAX: usize = 100_000;
+
 /// A user's id of the greatest length, as it lies in a request.
 const USER_BYTES_MAX: usize = shoal_protocol::id::USER_ID_BYTES_MAX + 2;
 
@@ -278,6 +281,10 @@ fn cluster(limits: &Limits, found: &mut Vec<Problem>) {
         found.push(Problem { key: "limits.cluster.headroom_percent".into(), message });
     }
     let cluster = &limits.cluster;
+    if cluster.events_max > EVENTS_MAX {
+        let message = format!("{} is above {EVENTS_MAX}: they are kept in memory", cluster.events_max);
+        found.push(Problem { key: "limits.cluster.events_max".into(), message });
+    }
     let leasts = [
         ("limits.cluster.slow_ms", cluster.slow_ms, SLOW_MIN_MS, "nodes look at each other no more often"),
         ("limits.cluster.slow_after_ms", cluster.slow_after_ms, 1_000, "one look is not enough"),

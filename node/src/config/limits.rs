@@ -439,10 +439,18 @@ pub struct ClusterLimits {
     /// How much of the nodes' sessions and processors is to stay free, in hundredths, by
     /// `shoal_nodes_desired`.
     pub headroom_percent: u32,
+    /// The latest events that a node keeps, for whoever follows them.
+    pub events_max: usize,
 }
 
 impl Default for ClusterLimits {
     fn default() -> Self {
-        Self { slow_ms: 500, slow_after_ms: 3_000, well_after_ms: 30_000, headroom_percent: 30 }
+        Self {
+            slow_ms: 500,
+            slow_after_ms: 3_000,
+            well_after_ms: 30_000,
+            headroom_percent: 30,
+            events_max: 1_000,
+        }
     }
 }

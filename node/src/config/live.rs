@@ -4,7 +4,7 @@
 ///
 /// A setting belongs here only if a running node goes by it: at the next message, request, session or
 /// look that it concerns. What a client is told in its welcome counts for it from its next session.
-const LIVE: [&str; 63] = [
+const LIVE: [&str; 64] = [
     "log",
     "drain_grace_ms",
     "drain_max_ms",
@@ -68,6 +68,7 @@ const LIVE: [&str; 63] = [
     "limits.cluster.slow_after_ms",
     "limits.cluster.well_after_ms",
     "limits.cluster.headroom_percent",
+    "limits.cluster.events_max",
 ];
 
 /// Read when a node starts: who it is, where it is reached, its engines, the sizes of what is made once

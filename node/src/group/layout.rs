@@ -78,6 +78,12 @@ impl Layout {
         self.moving.as_ref().map(|moving| &moving.to)
     }
 
+    /// So many in a hundred of the slots that move have moved, while a plan is under way.
+    #[must_use]
+    pub(crate) fn moved_percent(&self) -> Option<u32> {
+        self.moving.as_ref().map(|moving| moving.percent)
+    }
+
     /// Where the owner of a slot is placed.
     #[must_use]
     pub(crate) fn partition(&self, slot: Slot) -> Partition {

@@ -66,7 +66,7 @@ use crate::{
     config::{Current, GroupLimits},
     coordination::Partition,
     delivery::{Tail, WindowBudget},
-    ops::Metrics,
+    ops::{Event, Events, Metrics},
     store::{Create, MemberRow, Store, StoreError},
 };
 use input::{AskedOwner, Input};
@@ -94,6 +94,8 @@ struct Shared {
     limits: Current<GroupLimits>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    /// What operators are told; nothing where nobody listens.
+    events: Option<Arc<Events>>,
     started: Instant,
     random: Mutex<StdRng>,
     /// The groups that are awake. A group's worker takes itself off under the lock, once nothing
@@ -126,6 +128,7 @@ impl Groups {
             limits: limits.into(),
             clock,
             metrics,
+            events: None,
             started: Instant::now(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             awake: Mutex::default(),
@@ -141,8 +144,17 @@ impl Groups {
     /// The group layer of one node among others.
     #[must_use]
     pub fn among(self, elsewhere: Arc<dyn Elsewhere>) -> Self {
+        self.with(|shared| shared.elsewhere = Some(ElsewhereHandle(elsewhere)))
+    }
+
+    /// The group layer that tells operators here what happens.
+    pub(crate) fn telling(self, events: Arc<Events>) -> Self {
+        self.with(|shared| shared.events = Some(events))
+    }
+
+    fn with(self, set: impl FnOnce(&mut Shared)) -> Self {
         let mut shared = Arc::try_unwrap(self.0).unwrap_or_else(|_| unreachable!("nobody has it yet"));
-        shared.elsewhere = Some(ElsewhereHandle(elsewhere));
+        set(&mut shared);
         Self(Arc::new(shared))
     }
 
@@ -372,7 +384,7 @@ impl Groups {
         &*self.0.elsewhere.as_ref().expect("a node alone is every group's home").0
     }
 
-    fn store(&self) -> &Arc<dyn Store> {
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.0.store.0
     }
 
@@ -382,6 +394,14 @@ impl Groups {
 
     fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// Tells operators.
+    fn tell(&self, event: Event) {
+        match &self.0.events {
+            Some(events) => events.tell(event),
+            None => event.log(),
+        }
     }
 
     fn count_awake(&self, awake: usize) {

@@ -21,6 +21,8 @@ mod size;
 
 pub(crate) mod steps;
 
+pub(crate) mod told;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::coordination::Partition;

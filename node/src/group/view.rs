@@ -57,7 +57,8 @@ impl Views {
                 | Asked::Config(_)
                 | Asked::SetConfig(_)
                 | Asked::Layout(_)
-                | Asked::Plans(_),
+                | Asked::Plans(_)
+                | Asked::Events(_),
             ) => Err(bad_request("a session answers this itself")),
             None => Err(bad_request("a request asks for something")),
         };

@@ -50,6 +50,7 @@ use crate::{
     config::GroupLimits,
     coordination::{NodeName, Partition},
     delivery::Tail,
+    ops::{Event, Kind},
     store::{AppendError, Create, MemberRow, Store},
 };
 use astray::Astray;
@@ -386,7 +387,7 @@ impl Worker {
 
     /// An append has failed: the home is finished, and the next one reads what is there.
     fn give_up(&mut self, error: &AppendError) {
-        tracing::error!(group = %self.group, %error, "the home gives up");
+        self.groups.tell(Event::new(Kind::HomeGaveUp, format!("the home gives up: {error}")).of(self.group));
         let code = match error {
             AppendError::Store(_) => Code::StoreUnavailable,
             _ => Code::Busy,

@@ -1,17 +1,18 @@
 //! What a node says of itself to the others, second by second, and what it shows of all of them.
 
-use std::{convert::Infallible, future::pending, sync::Arc, thread::available_parallelism, time::Duration};
+mod health;
 
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval},
-};
-use tracing::{info, warn};
+use std::{convert::Infallible, future::pending, thread::available_parallelism, time::Duration};
 
 use super::Node;
 use crate::{
-    cluster::{Cluster, Others},
-    coordination::{Desired, Load, Registration, Slow, needed},
+    cluster::{Cluster, News},
+    coordination::{Desired, Load, Registration, needed},
+};
+use health::Health;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 /// How often a node says how much it carries,
@@ -50,7 +51,8 @@ impl Node {
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut busy = Busy::default();
-        let mut all = All { began: Instant::now(), slow: Arc::default(), desired: Desired::default() };
+        let mut all = All { began: Instant::now(), news: News::default(), desired: Desired::default() };
+        let mut health = Health::default();
         loop {
             tokio::select! {
                 biased;
@@ -59,6 +61,7 @@ impl Node {
                     self.metrics.turn();
                     busy.look(Instant::now(), self.clock.processor_time());
                     all.look(self);
+                    health.look(&**self.groups.store(), &self.metrics, &self.events);
                 }
             }
             let load = Load { processor_percent: busy.percent, ..self.load() };
@@ -85,37 +88,22 @@ async fn changed(watched: &mut Option<watch::Receiver<u64>>) {
 /// What this node sees of all of them.
 struct All {
     began: Instant,
-    slow: Arc<Slow>,
+    news: News,
     desired: Desired,
 }
 
 impl All {
     fn look(&mut self, node: &Node) {
         let headroom_percent = node.limits.cluster.load().headroom_percent;
+        let (mut needed_now, mut slow_nodes) = (1, 0);
         // A node alone cannot be helped by others.
-        let needed = node.cluster.as_ref().map_or(1, |cluster| {
-            let others = cluster.others();
+        if let Some(others) = node.cluster.as_ref().map(Cluster::others) {
             let slow = others.slow();
-            tell_apart(others, &self.slow, &slow);
-            self.slow = slow;
-            needed(&others.nodes(), &self.slow, headroom_percent)
-        });
-        node.metrics.slow_nodes.set(gauged(self.slow.len() as u64));
-        node.metrics.nodes_desired.set(self.desired.turn(needed, self.began.elapsed()).into());
-    }
-}
-
-/// Logs who is emptied since they are slow, and who is no more.
-fn tell_apart(others: &Others, before: &Slow, now: &Slow) {
-    for (node, verdict) in now.iter().filter(|(node, _)| !before.contains_key(*node)) {
-        let by = verdict.by.iter().map(|judge| judge.0.as_str()).collect::<Vec<_>>().join(", ");
-        match node == others.me() {
-            true => warn!(by, "this node is emptied: it holds its lease and is slow"),
-            false => warn!(node = node.0, by, "a node is emptied: it holds its lease and is slow"),
+            (needed_now, slow_nodes) = (needed(&others.nodes(), &slow, headroom_percent), slow.len());
+            self.news.turn(others.me(), others.seen(), &node.events);
         }
-    }
-    for node in before.keys().filter(|node| !now.contains_key(*node)) {
-        info!(node = node.0, "a node that was slow takes part again, or is gone");
+        node.metrics.slow_nodes.set(gauged(slow_nodes as u64));
+        node.metrics.nodes_desired.set(self.desired.turn(needed_now, self.began.elapsed()).into());
     }
 }
 

@@ -1,4 +1,8 @@
-//! What goes on in the node, for whoever runs it: numbers, and whether it serves.
+//! What goes on in the node, for whoever runs it: numbers, events, and whether it serves.
+
+mod event;
+
+mod events;
 
 mod instrument;
 
@@ -8,6 +12,8 @@ mod process;
 
 mod http;
 
+pub(crate) use event::{Event, Kind};
+pub(crate) use events::Events;
 pub use http::{Probe, serve};
 pub use instrument::{Counter, Histogram, Peak, RefusalCounter};
 pub use metrics::Metrics;

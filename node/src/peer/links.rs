@@ -79,6 +79,21 @@ impl Links {
         self.ask(node, Asked::SignOfLife(wire::SignOfLife {})).await.map(drop)
     }
 
+    /// The events of a node.
+    ///
+    /// # Errors
+    /// `Busy` where it is not reached, or does not answer in time; else what it refused.
+    pub(crate) async fn events(
+        &self,
+        node: &NodeName,
+        asked: wire::GetNodeEvents,
+    ) -> Result<wire::NodeEvents, Refusal> {
+        match self.ask(node, Asked::Events(asked)).await? {
+            Answered::Events(events) => Ok(events),
+            _ => Err(unfit()),
+        }
+    }
+
     fn begin(&self, node: &NodeName) -> Handle {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (hints, behind) = (Arc::new(Hints::new(&self.dialer.limits)), Arc::default());

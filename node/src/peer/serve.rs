@@ -27,7 +27,7 @@ use crate::{
     coordination::NodeName,
     delivery::{Deliveries, Pages, Signal},
     group::{Actor, Follow, Followed, From, Groups},
-    ops::Metrics,
+    ops::{Events, Metrics},
     pace::Pace,
     presence::{self, Audience, Presence},
 };
@@ -44,6 +44,7 @@ pub(crate) struct ServerParts {
     pub(crate) pages: Arc<Pages>,
     pub(crate) limits: Current<AccessLimits>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Arc<Events>,
 }
 
 /// Serves other nodes until it is dropped.
@@ -61,6 +62,7 @@ struct Shared {
     pages: Arc<Pages>,
     limits: Current<AccessLimits>,
     metrics: Arc<Metrics>,
+    events: Arc<Events>,
 }
 
 impl Server {
@@ -73,6 +75,7 @@ impl Server {
             pages: parts.pages,
             limits: parts.limits,
             metrics: parts.metrics,
+            events: parts.events,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(shared, endpoint.clone()));
@@ -376,6 +379,7 @@ async fn answer(shared: &Shared, request: wire::PeerRequest) -> Result<Answered,
             Ok(Answered::Done(wire::Done {}))
         }
         Some(Asked::SignOfLife(_)) => Ok(Answered::Done(wire::Done {})),
+        Some(Asked::Events(asked)) => Ok(Answered::Events(shared.events.page(&asked))),
         Some(Asked::Attendance(asked)) => Ok(Answered::Attendance(shared.presence.answer(asked).await?)),
         Some(Asked::Owner(asked)) => {
             let group = group_of(&asked.group)?;

@@ -3,6 +3,8 @@
 
 mod config;
 
+mod events;
+
 mod features;
 
 mod groups;

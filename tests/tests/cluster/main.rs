@@ -5,6 +5,8 @@
 
 mod draining;
 
+mod events;
+
 mod features;
 
 mod link;

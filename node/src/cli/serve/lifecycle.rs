@@ -12,20 +12,17 @@ use shoal_node::{
     config::Config,
     coordination::{Coordination, Registration, Roles, leader},
     node::Node,
-    ops::{Metrics, Probe},
+    ops::Probe,
     settings::Settings,
     store::Store,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tracing::{error, info, warn};
 
 use crate::cli::log::Filter;
-
-/// How often health is looked at.
-const PULSE: Duration = Duration::from_secs(1);
 
 /// Where the node is between its start and its end. Cheap to clone.
 #[derive(Clone)]
@@ -119,8 +116,6 @@ impl Signals {
 /// A node that serves, and what is told of it.
 pub(super) struct Running {
     pub(super) node: Node,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) store: Arc<dyn Store>,
     pub(super) coordination: Arc<dyn Coordination>,
     pub(super) registration: Box<dyn Registration>,
     pub(super) settings: Arc<Settings>,
@@ -179,22 +174,12 @@ impl Running {
 
     /// Does what a node does beside serving, until then.
     async fn pulse_until<T>(&self, stopped: impl Future<Output = T>) -> T {
-        let mut pulse = interval(PULSE);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut was_writable = true;
-        let leading = self.lead();
-        let reporting = self.node.report_to(&*self.registration);
-        let following = self.follow_settings();
-        tokio::pin!(stopped, leading, reporting, following);
-        loop {
-            tokio::select! {
-                biased;
-                stopped = &mut stopped => return stopped,
-                never = &mut leading => match never {},
-                never = &mut reporting => match never {},
-                never = &mut following => match never {},
-                _ = pulse.tick() => was_writable = self.beat(was_writable),
-            }
+        tokio::select! {
+            biased;
+            stopped = stopped => stopped,
+            never = self.lead() => match never {},
+            never = self.node.report_to(&*self.registration) => match never {},
+            never = self.follow_settings() => match never {},
         }
     }
 
@@ -218,14 +203,5 @@ impl Running {
             }
         };
         self.settings.follow(apply).await
-    }
-
-    fn beat(&self, was_writable: bool) -> bool {
-        let health = self.store.health();
-        if let (true, Err(error)) = (was_writable, &health) {
-            error!(%error, "this node accepts no messages");
-        }
-        self.metrics.store_writable.set(health.is_ok().into());
-        health.is_ok()
     }
 }

@@ -121,8 +121,7 @@ async fn serve(loaded: Loaded, filter: log::Filter) -> anyhow::Result<()> {
     Announcement::new(&config, &folder, &sockets)?.show(config.log_format)?;
 
     let (roles, grace) = (config.roles(), config.coordination.lease());
-    let running =
-        Running { node, metrics, store, coordination, registration, settings, filter, roles, grace, phase };
+    let running = Running { node, coordination, registration, settings, filter, roles, grace, phase };
     running.until_stopped(signals).await;
     ops.abort();
     // It ends with the last handle, and the store is closed with it.

@@ -15,7 +15,9 @@ use crate::{
         home::{Answered, Entry, Fold, Goal, Wanted},
         input::{AskedOwner, Reply},
         layout::Layout,
+        plan::told,
     },
+    ops::{Event, Kind},
 };
 
 impl Worker {
@@ -36,12 +38,13 @@ impl Worker {
     /// Places the sub-groups that the home wants.
     pub(super) fn lay_out(&mut self, wanted: Wanted<Reply>) {
         let now = self.groups.now();
-        let is_of_use = wanted.cause != Cause::Late || self.groups.are_more_nodes_than(self.owners());
-        let Some(home) = &mut self.home else { return };
-        if !is_of_use {
-            // Each node has one worker for the group: more sub-groups on the same nodes are of no use.
-            return tracing::warn!(group = %self.group, "messages wait too long, and every node owns members already");
+        let is_late = wanted.cause == Cause::Late;
+        let is_of_use = !is_late || self.groups.are_more_nodes_than(self.owners());
+        if is_late {
+            self.tell_backlog(is_of_use);
         }
+        // Each node has one worker for the group: more sub-groups on the same nodes are of no use.
+        let Some(home) = self.home.as_mut().filter(|_| is_of_use) else { return };
         let Some(permit) = self.groups.permit_plan() else {
             let why = Refusal::new(Code::Busy, "as many plans are under way on this node as may be");
             return home.refuse_plan(wanted, why, now);
@@ -59,6 +62,15 @@ impl Worker {
         };
         home.begin_plan(wanted, &to, now);
         self.permit = home.has_plan().then_some(permit);
+    }
+
+    fn tell_backlog(&self, can_be_cut: bool) {
+        let what_helps = match can_be_cut {
+            true => "the group is to have more sub-groups",
+            false => "every node owns members already",
+        };
+        let text = format!("messages wait too long for their turn: {what_helps}");
+        self.groups.tell(Event::new(Kind::Backlog, text).of(self.group));
     }
 
     /// How many nodes own members of the group.
@@ -156,11 +168,13 @@ impl Worker {
         })
     }
 
-    /// What operators see of a plan, once it is durable.
+    /// What operators see of a plan, once it is durable and before it is gone by.
     pub(super) fn note_plans(&mut self, entries: &[Entry]) {
+        let mut moved = self.layout.as_ref().and_then(Layout::moved_percent);
         for entry in entries {
             if let Fold::Layout(layout) = &entry.fold {
-                self.note_plan(layout);
+                self.note_plan(moved, layout);
+                moved = layout.plan.as_ref().map(|plan| plan.percent);
             }
         }
         self.count_plan();
@@ -176,27 +190,15 @@ impl Worker {
         }
     }
 
-    fn note_plan(&self, layout: &wire::Layout) {
-        let (group, metrics) = (self.group, self.groups.metrics());
-        match (&layout.plan, &layout.last) {
-            (Some(plan), _) if plan.number == layout.version => {
-                let (from, to) = (layout.partitions.len(), plan.partitions.len());
-                tracing::info!(%group, plan = plan.number, from, to, cause = ?plan.cause(), "a plan begins");
-                metrics.plans_begun.inc();
-            }
-            (Some(plan), _) => {
-                let (percent, paused) = (plan.percent, plan.paused);
-                tracing::info!(%group, plan = plan.number, percent, paused, "a plan goes on");
-            }
-            (None, Some(end)) if end.committed => {
-                tracing::info!(%group, plan = end.number, sub_groups = layout.partitions.len(), "a plan is committed");
-                metrics.plans_committed.inc();
-            }
-            (None, Some(end)) => {
-                tracing::warn!(%group, plan = end.number, why = end.why, "a plan is rolled back");
-                metrics.plans_rolled_back.inc();
-            }
-            (None, None) => {}
+    fn note_plan(&self, moved_before: Option<u32>, layout: &wire::Layout) {
+        let Some(event) = told::event(moved_before, layout) else { return };
+        let metrics = self.groups.metrics();
+        match event.kind {
+            Kind::PlanBegun => metrics.plans_begun.inc(),
+            Kind::PlanCommitted => metrics.plans_committed.inc(),
+            Kind::PlanRolledBack => metrics.plans_rolled_back.inc(),
+            _ => {}
         }
+        self.groups.tell(event.of(self.group));
     }
 }
