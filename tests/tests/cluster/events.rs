@@ -110,7 +110,6 @@ async fn each_step_of_a_plan_is_told_once_by_the_groups_home_whichever_node_is_a
         follower.hear(kind).await;
     }
     assert!(follower.heard.iter().all(|(_, event)| !event.kind.starts_with("plan_")), "{:?}", follower.heard);
-    follower.order(group, Action::Start).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
