@@ -280,6 +280,7 @@ impl Client {
         if matches!(moved, Ok(true)) && shared.link.borrow().is_some() {
             count(&shared.counters.migrations, 1);
         }
+        shared.hurry.notify_waiters();
         shared.network.notify_waiters();
         shared.probe.notify_one();
         moved.map(drop)

@@ -130,18 +130,20 @@ pub(crate) struct Network {
     relays: Mutex<BTreeMap<SocketAddr, Relay>>,
     /// When the network last changed, as the relays say.
     changed: watch::Sender<Option<Instant>>,
-    /// The last change of the network that something was delivered after.
-    resumed: Mutex<Option<Instant>>,
+    /// The last change of the network that something was delivered after; none before the first delivery, for
+    /// which there may have been nothing to deliver.
+    resumed: Mutex<Option<Option<Instant>>>,
     felt: Arc<Mutex<Felt>>,
 }
 
 impl Network {
     /// Something was delivered: if it is the first since the network changed, that took so long.
     pub(crate) fn delivered(&self) {
-        let Some(change) = *self.changed.borrow() else { return };
-        let mut resumed = lock(&self.resumed);
-        if *resumed < Some(change) {
-            *resumed = Some(change);
+        let change = *self.changed.borrow();
+        let before = lock(&self.resumed).replace(change);
+        if let (Some(before), Some(change)) = (before, change)
+            && before < Some(change)
+        {
             lock(&self.felt).resumed.record(change.elapsed());
         }
     }

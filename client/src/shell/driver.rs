@@ -126,7 +126,7 @@ async fn wait(shared: &Shared, backoff: &mut Backoff, least: Duration) {
     let pause = backoff.failed(shared.chance()).max(least);
     tokio::select! {
         biased;
-        () = shared.probe.notified() => backoff.reset(),
+        () = shared.hurry.notified() => backoff.reset(),
         () = sleep(pause) => {}
     }
 }

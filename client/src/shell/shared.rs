@@ -97,8 +97,10 @@ pub(crate) struct Shared {
     pub(crate) welcomed: Mutex<Option<Welcomed>>,
     /// Why the latest attempt failed.
     pub(crate) last_failure: Mutex<Option<Lost>>,
-    /// Asks the session for a sign of life at once, or for one to be opened.
+    /// Asks the session for a sign of life at once.
     pub(crate) probe: Notify,
+    /// Ends the pause before the next attempt.
+    pub(crate) hurry: Notify,
     /// The machine's network has changed: what is being tried by the one before is of no use.
     pub(crate) network: Notify,
     activity: watch::Sender<Activity>,
@@ -150,6 +152,7 @@ impl Shared {
             welcomed: Mutex::new(user.map(|user| Welcomed { user, limits: wire::Limits::default() })),
             last_failure: Mutex::new(None),
             probe: Notify::new(),
+            hurry: Notify::new(),
             network: Notify::new(),
             activity: watch::Sender::new(Activity::default()),
             closing: watch::Sender::new(false),
@@ -252,6 +255,7 @@ impl Shared {
     /// The app does something else from here on: the session looks whether the node is there.
     pub(crate) fn set_activity(&self, activity: Activity) {
         if self.activity.send_replace(activity) != activity {
+            self.hurry.notify_waiters();
             self.probe.notify_one();
         }
     }

@@ -90,6 +90,7 @@ impl Session {
         if let Some(error) = self.connection.close_reason() {
             return Some(End::Lost(framed::lost(&error)));
         }
+        tracing::debug!(node = %self.node, "there after all");
         self.shared.back_online(&self.link, &self.node);
         None
     }
