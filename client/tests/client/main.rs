@@ -18,5 +18,7 @@ mod deliveries;
 
 mod many;
 
+mod moving;
+
 mod sessions;
 mod silence;

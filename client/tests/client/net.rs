@@ -19,7 +19,8 @@ use quinn::{
 use shoal_client::Transport;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-const DELAY: Duration = Duration::from_millis(10);
+/// One way.
+pub(crate) const DELAY: Duration = Duration::from_millis(10);
 
 /// All sockets, and what becomes of datagrams between them.
 #[derive(Clone, Default)]
@@ -31,6 +32,24 @@ struct State {
     /// Hosts that nothing reaches and nothing leaves.
     cut: BTreeSet<IpAddr>,
     next_port: u16,
+    /// How often a host's NAT has forgotten: its ports look different from outside each time.
+    forgotten: BTreeMap<IpAddr, u16>,
+}
+
+/// So far apart are the ports that a NAT gives to one socket in turn.
+const MAPPING: u16 = 1_000;
+
+impl State {
+    /// The socket as others see it.
+    fn outside(&self, mut socket: SocketAddr) -> SocketAddr {
+        socket.set_port(socket.port() + MAPPING * self.forgotten.get(&socket.ip()).unwrap_or(&0));
+        socket
+    }
+
+    /// The socket that others see so; none where the NAT has forgotten it.
+    fn inside(&self, seen: SocketAddr) -> Option<SocketAddr> {
+        self.inboxes.keys().copied().find(|socket| self.outside(*socket) == seen)
+    }
 }
 
 #[derive(Default)]
@@ -61,12 +80,20 @@ impl Net {
         }
     }
 
+    /// The host's NAT forgets: what is sent to where it was seen is lost, and it is seen elsewhere.
+    pub(crate) fn forget(&self, host: IpAddr) {
+        *self.lock().forgotten.entry(host).or_default() += 1;
+    }
+
     fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let mut state = self.lock();
         if state.cut.contains(&from.ip()) || state.cut.contains(&to.ip()) {
             return;
         }
-        if let Some(inbox) = state.inboxes.get_mut(&to) {
+        let from = state.outside(from);
+        if let Some(to) = state.inside(to)
+            && let Some(inbox) = state.inboxes.get_mut(&to)
+        {
             inbox.datagrams.push_back((Instant::now() + DELAY, from, bytes.to_vec()));
             if let Some(reader) = inbox.reader.take() {
                 reader.wake();
