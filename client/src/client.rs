@@ -11,7 +11,6 @@ use crate::{
     sending::PAYLOAD_BYTES_MAX,
     shell::{driver, lock, shared::Shared},
     signal::SIGNALS_MAX,
-    stats::count,
 };
 
 /// A user's device on Shoal: one session with whichever node is there, for as long as the app
@@ -275,15 +274,7 @@ impl Client {
     /// # Errors
     /// Where no new socket could be had; the connection is checked all the same.
     pub fn network_changed(&self) -> std::io::Result<()> {
-        let shared = self.shared();
-        let moved = shared.config.transport.rebind();
-        if matches!(moved, Ok(true)) && shared.link.borrow().is_some() {
-            count(&shared.counters.migrations, 1);
-        }
-        shared.hurry.notify_waiters();
-        shared.network.notify_waiters();
-        shared.probe.notify_one();
-        moved.map(drop)
+        self.shared().network_changed()
     }
 
     /// The app comes to the front, goes to the background, or is about to be suspended: how often heartbeats

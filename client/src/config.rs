@@ -66,7 +66,7 @@ impl Config {
             agent: format!("shoal-client/{} (protocol {VERSION})", env!("CARGO_PKG_VERSION")),
             saved: None,
             seed: None,
-            transport: Arc::new(UdpTransport::new()),
+            transport: Arc::new(UdpTransport::watching()),
             connect_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
             follow_buffer_bytes: 128 << 10,

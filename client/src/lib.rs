@@ -163,6 +163,9 @@ mod saved;
 
 mod stats;
 
+#[cfg(feature = "network-watch")]
+mod watch;
+
 mod core;
 
 mod shell;
@@ -180,7 +183,7 @@ pub use signal::{Signal, SignalKind, Signals};
 pub use state::{Activity, Closed, Lost, State};
 pub use stats::Stats;
 pub use token::{TokenError, TokenSource};
-pub use transport::{Resolving, Transport, UdpTransport};
+pub use transport::{NetworkChanges, Resolving, Transport, UdpTransport};
 
 /// Trusts the authority whose certificate this is (PEM, as in a node's `ca.pem`), and nobody else.
 ///

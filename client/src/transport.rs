@@ -9,9 +9,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures_util::Stream;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::shell::lock;
+
+/// Changes of the network below a [`Transport`].
+pub type NetworkChanges = Pin<Box<dyn Stream<Item = ()> + Send>>;
 
 /// A future of a [`Transport`].
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
@@ -32,6 +36,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Where no socket can be had; the client tries again later.
     fn endpoint(&self, remote: SocketAddr) -> io::Result<quinn::Endpoint>;
 
+    /// An item for each change of the network below, where that is noticed; the client then acts as after
+    /// [`Client::network_changed`](crate::Client::network_changed). By default none is.
+    fn changes(&self) -> NetworkChanges {
+        Box::pin(futures_util::stream::pending())
+    }
+
     /// The machine's network has changed: moves the endpoints to new sockets, if it can. Whether
     /// it did.
     ///
@@ -50,16 +60,29 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 pub struct UdpTransport {
     v4: Mutex<Option<quinn::Endpoint>>,
     v6: Mutex<Option<quinn::Endpoint>>,
+    #[cfg(feature = "network-watch")]
+    watches: bool,
 }
 
 /// What a burst of deliveries needs; the system may give less.
 const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 
 impl UdpTransport {
-    /// Without a socket yet.
+    /// Without a socket yet. Changes of the machine's network are not noticed: for many clients that share it.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, and its client notices when the machine's addresses change and when it has slept, as far as the
+    /// system tells (feature `network-watch`). What [`Config::new`](crate::Config::new) has.
+    #[must_use]
+    pub fn watching() -> Self {
+        Self {
+            #[cfg(feature = "network-watch")]
+            watches: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -73,6 +96,15 @@ impl Transport for UdpTransport {
         let runtime = Arc::new(quinn::TokioRuntime);
         let bound = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)?;
         Ok(endpoint.insert(bound).clone())
+    }
+
+    #[cfg(feature = "network-watch")]
+    fn changes(&self) -> NetworkChanges {
+        if self.watches {
+            Box::pin(crate::watch::changes())
+        } else {
+            Box::pin(futures_util::stream::pending())
+        }
     }
 
     fn rebind(&self) -> io::Result<bool> {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -24,7 +25,20 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The client's task.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let why = drive(&shared).await;
+    let mut changes = shared.config.transport.changes();
+    let watch = async {
+        while changes.next().await.is_some() {
+            if let Err(error) = shared.network_changed() {
+                tracing::debug!(%error, "no other socket");
+            }
+        }
+        std::future::pending().await
+    };
+    let why = tokio::select! {
+        biased;
+        why = watch => why,
+        why = drive(&shared) => why,
+    };
     tracing::debug!(%why, "closed");
     shared.finish(why);
 }

@@ -1,6 +1,7 @@
 //! What the app's handles and the client's task share.
 
 use std::{
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -239,6 +240,19 @@ impl Shared {
             };
             true
         });
+    }
+
+    /// The machine's network has changed: goes on over another socket, if there is one, and looks at once
+    /// whether the node is there, or tries anew.
+    pub(crate) fn network_changed(&self) -> io::Result<()> {
+        let moved = self.config.transport.rebind();
+        if matches!(moved, Ok(true)) && self.link.borrow().is_some() {
+            count(&self.counters.migrations, 1);
+        }
+        self.hurry.notify_waiters();
+        self.network.notify_waiters();
+        self.probe.notify_one();
+        moved.map(drop)
     }
 
     /// What the app says it does.

@@ -22,3 +22,5 @@ mod moving;
 
 mod sessions;
 mod silence;
+
+mod watching;
