@@ -19,6 +19,8 @@ use crate::{
     plan::{Habit, MemberId, Plan},
 };
 
+/// How long a client tries to get its first session: longer than any elevator's ride.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Clients that share a socket: as many as its buffer has room for a datagram each, and more.
 const CLIENTS_PER_SOCKET: usize = 64;
 /// Groups that deliver to a client: its one. Each stream that is allowed costs memory, used or not.
@@ -250,6 +252,7 @@ impl<'a> Setup<'a> {
             .agent(concat!("shoal-loadgen/", env!("CARGO_PKG_VERSION")))
             .seed(self.seed.wrapping_add(number))
             .streams_max(STREAMS_MAX)
+            .connect_timeout(CONNECT_TIMEOUT)
             .transport(socket)
     }
 }

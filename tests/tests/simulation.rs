@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, process::Command, thread, time::Instant};
 
 use shoal_tests::sim::{
     mutation::Mutation,
+    plan::WeakNetwork,
     run::{Options, run},
     seeds::{self, run_all, run_guarded},
     slowing::Slowing,
@@ -75,6 +76,31 @@ fn a_node_that_is_slow_and_holds_its_lease_is_emptied_within_ten_seconds() {
         let report = run_guarded(seed, Options { slowing: Some(slowing), ..Options::default() });
         assert!(report.is_clean(), "{slowing:?}: {report}");
     }
+}
+
+/// Every profile × steady, another address each 5 s, blackouts of 3 s, and one of 90 s: nothing is lost, doubled
+/// or out of order, whatever the network does. `shoal-sim --networks` does so with other seeds.
+#[test]
+fn every_weak_network_and_every_trouble_keeps_every_rule() {
+    let all: Vec<_> = (4_000..).zip(WeakNetwork::all()).collect();
+    let failed: Vec<_> = thread::scope(|scope| {
+        let halves = all.chunks(all.len().div_ceil(THREADS));
+        let threads: Vec<_> = halves.map(|half| scope.spawn(|| failed_on(half))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("runs")).collect()
+    });
+    assert!(failed.is_empty(), "these seeds broke a rule: {failed:?}");
+}
+
+fn failed_on(networks: &[(u64, WeakNetwork)]) -> Vec<u64> {
+    let mut failed = Vec::new();
+    for (seed, network) in networks {
+        let report = run_guarded(*seed, Options { network: Some(*network), ..Options::default() });
+        if !report.is_clean() {
+            eprint!("{network:?}: {report}");
+            failed.push(*seed);
+        }
+    }
+    failed
 }
 
 #[test]

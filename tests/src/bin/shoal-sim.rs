@@ -6,6 +6,7 @@ use std::{ops::Range, process::ExitCode, time::Instant};
 use clap::Parser;
 use shoal_tests::sim::{
     mutation::Mutation,
+    plan::WeakNetwork,
     run::Options,
     seeds::{self, run_all},
     slowing::Slowing,
@@ -36,6 +37,9 @@ struct Arguments {
     /// Slow a node while all else is well: the home, an owner and the leader, for each seed.
     #[arg(long, conflicts_with_all = ["strikes", "nodes"])]
     slowings: bool,
+    /// Put all phones on a weak network while all else is well: every profile × every trouble, for each seed.
+    #[arg(long, conflicts_with_all = ["strikes", "slowings", "nodes"])]
+    networks: bool,
     /// Break something on purpose.
     #[arg(long, value_name = "WHAT")]
     mutation: Option<Mutation>,
@@ -57,16 +61,18 @@ fn main() -> ExitCode {
         Strike::all().map(|strike| Options { strike: Some(strike), ..options }).collect()
     } else if arguments.slowings {
         Slowing::ALL.map(|slowing| Options { slowing: Some(slowing), ..options }).to_vec()
+    } else if arguments.networks {
+        WeakNetwork::all().map(|network| Options { network: Some(network), ..options }).collect()
     } else {
         vec![options]
     };
     let mut failed = 0;
-    for options in all {
-        if options.strike.is_some() || options.slowing.is_some() {
+    for options in &all {
+        if all.len() > 1 {
             println!("{options:?}");
         }
         let seeds = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
-        let reports = run_all(seeds, arguments.threads, options, |report| print!("{report}"));
+        let reports = run_all(seeds, arguments.threads, *options, |report| print!("{report}"));
         failed += reports.iter().filter(|report| !report.is_clean()).count();
     }
     println!("{failed} failed, {:.1} s", begun.elapsed().as_secs_f64());

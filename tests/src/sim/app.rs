@@ -7,6 +7,8 @@ mod payload;
 
 mod reading;
 
+mod socket;
+
 pub(super) mod transport;
 
 use std::{
@@ -159,7 +161,8 @@ impl App {
         let (life, seed, saved) = self.begin_life();
         self.tell(Event::Life { app: self.id, life });
         let unnumbered = saved.as_ref().map_or(0, Saved::unnumbered);
-        let transport = SimTransport::new(&self.scene.weather, seed).expect("a port is free");
+        let reception = &self.scene.receptions[self.id.0 as usize / APPS_PER_PHONE];
+        let transport = SimTransport::new(&self.scene.weather, reception, seed).expect("a port is free");
         let token = self.scene.keys.token(&self.user);
         let config = Config::new(
             self.addresses(),

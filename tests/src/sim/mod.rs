@@ -6,7 +6,7 @@
 //!   one that is slow and holds its lease;
 //! - [`scene`]: what all hosts share; [`node`], [`app`]: who they are, over all crashes and restarts;
 //!   [`operator`]: who orders plans;
-//! - [`network`], [`keys`], [`standstill`]: what they are given instead of a machine's;
+//! - [`network`], [`reception`], [`keys`], [`standstill`]: what they are given instead of a machine's;
 //! - [`database`], [`coordination`]: what the nodes of a cluster share; [`store`], [`elsewhere`]: what
 //!   lies to them;
 //! - [`chronicle`], [`ledger`]: what happened, and became durable; [`judge`]: whether it may;
@@ -35,6 +35,8 @@ pub mod app;
 pub mod operator;
 
 pub mod network;
+
+pub mod reception;
 
 pub mod keys;
 

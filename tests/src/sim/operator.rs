@@ -12,6 +12,7 @@ use wire::plan_command::Action;
 use super::{
     app::{shared_groups, transport::SimTransport},
     node::client_addresses,
+    reception::Reception,
     scene::Scene,
 };
 
@@ -83,7 +84,7 @@ impl Operator {
 
 fn client(scene: &Scene, seed: u64) -> Client {
     let user = UserId::new(OPERATOR).expect("a good name");
-    let transport = SimTransport::new(&scene.weather, seed).expect("a port is free");
+    let transport = SimTransport::new(&scene.weather, &Reception::new(None), seed).expect("a port is free");
     let config = Config::new(
         client_addresses(scene.plan.nodes),
         scene.keys.client_tls(),

@@ -4,12 +4,16 @@ mod disturbance;
 
 mod live;
 
+mod networks;
+
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use shoal_network::Weather;
 use shoal_node::{config::Limits, store::MemoryTiming};
 
 pub use disturbance::{Disturbance, Host, remedies};
+pub use networks::WeakNetwork;
 
 use super::{
     slowing::{self, Slowing},
@@ -21,6 +25,9 @@ pub const PHONES: usize = 4;
 
 /// Apps on each of them.
 pub const APPS_PER_PHONE: usize = 5;
+
+/// Where apps are busy for minutes, they do not do more than in a shorter run.
+const PAUSE_ON_NETWORK_MIN: Duration = ms(2_000);
 
 /// What a seed stands for.
 #[derive(Debug, Clone)]
@@ -43,6 +50,8 @@ pub struct Plan {
     pub limits: Limits,
     /// The pause between two things that an app does, at most.
     pub pause_max: Duration,
+    /// How each phone is connected; none where nothing is amiss with that.
+    pub networks: Vec<Option<Weather>>,
     /// What goes wrong, in order.
     pub disturbances: Vec<(Duration, Disturbance)>,
     /// And a node that is hit at a step of a plan.
@@ -69,7 +78,10 @@ impl Plan {
         let pause_max = ms(random.random_range(100..1_200));
         let nodes = nodes.unwrap_or_else(|| [1, 1, 2, 3, 3][random.random_range(0..5)]);
         let lease = ms(random.random_range(1_000..3_000));
-        let disturbances = disturbance::draw(&mut random, nodes, busy, latency.1);
+        let mut disturbances = disturbance::draw(&mut random, nodes, busy, latency.1);
+        let (networks, forgets) = networks::draw(seed, busy);
+        disturbances.extend(forgets);
+        disturbances.sort_by_key(|(at, _)| *at);
         Self {
             seed,
             nodes,
@@ -80,6 +92,7 @@ impl Plan {
             timing,
             limits,
             pause_max,
+            networks,
             disturbances,
             strike: None,
             slowing: None,
@@ -92,7 +105,16 @@ impl Plan {
     pub fn slowing(seed: u64, slowing: Slowing) -> Self {
         let disturbances = vec![(ms(2_000), Disturbance::Place(seed))];
         let plan = Self::new(seed, Some(3));
-        Self { busy: slowing::BUSY, disturbances, slowing: Some(slowing), operator: None, ..plan }
+        let networks = vec![None; PHONES];
+        Self { busy: slowing::BUSY, networks, disturbances, slowing: Some(slowing), operator: None, ..plan }
+    }
+
+    /// All phones on one network, while nothing else goes wrong.
+    #[must_use]
+    pub fn on_network(seed: u64, network: WeakNetwork) -> Self {
+        let (busy, networks, plan) = (network.takes(), network.of_phones(), Self::new(seed, None));
+        let pause_max = plan.pause_max.max(PAUSE_ON_NETWORK_MIN);
+        Self { busy, networks, pause_max, disturbances: Vec::new(), operator: None, ..plan }
     }
 }
 
@@ -136,6 +158,6 @@ fn limits(random: &mut StdRng) -> Limits {
     limits
 }
 
-fn ms(ms: u64) -> Duration {
+const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -18,7 +18,7 @@ use super::{
     judge::{Case, Findings, Holding, Holdings, judge},
     mutation::Mutation,
     panics,
-    plan::Plan,
+    plan::{Plan, WeakNetwork},
     scene::Scene,
     slowing::{self, Slowing},
     strike::Strike,
@@ -36,6 +36,8 @@ pub struct Options {
     pub strike: Option<Strike>,
     /// A node is slow, and nothing else goes wrong: three nodes, whatever else is said.
     pub slowing: Option<Slowing>,
+    /// All phones are on this network, and nothing else goes wrong.
+    pub network: Option<WeakNetwork>,
     /// Print what happens.
     pub log: bool,
 }
@@ -152,9 +154,10 @@ pub fn run(seed: u64, options: Options) -> Report {
     let begun = Instant::now();
     panics::watch();
     panics::take();
-    let plan = match options.slowing {
-        Some(slowing) => Plan::slowing(seed, slowing),
-        None => Plan { strike: options.strike, ..Plan::new(seed, options.nodes) },
+    let plan = match options {
+        Options { slowing: Some(slowing), .. } => Plan::slowing(seed, slowing),
+        Options { network: Some(network), .. } => Plan::on_network(seed, network),
+        _ => Plan { strike: options.strike, ..Plan::new(seed, options.nodes) },
     };
     let scene = Scene::new(plan, options.mutation, options.log);
     let (nodes, chronicle) = (scene.plan.nodes, scene.chronicle.clone());

@@ -8,6 +8,7 @@ use super::{
     mutation::Mutation,
     network::Weather,
     plan::Plan,
+    reception::Reception,
 };
 
 /// A run's plan, and what is the same for everybody in it.
@@ -27,6 +28,8 @@ pub struct Scene {
     pub clock: SimClock,
     /// What becomes of datagrams.
     pub weather: Weather,
+    /// How each phone is connected.
+    pub receptions: Vec<Reception>,
     /// Are apps still to do things?
     pub stage: Stage,
 }
@@ -39,6 +42,7 @@ impl Scene {
         Self {
             ledger: Ledger::new(chronicle.clone(), mutation),
             keys: Keys::new(plan.seed),
+            receptions: plan.networks.iter().copied().map(Reception::new).collect(),
             plan,
             mutation,
             chronicle,

@@ -231,6 +231,8 @@ impl World {
             Disturbance::Partition(one, other) => self.sim.partition(one.name(), other.name()),
             Disturbance::Mute(from, to) => self.sim.partition_oneway(from.name(), to.name()),
             Disturbance::Heal(one, other) => self.sim.repair(one.name(), other.name()),
+            Disturbance::Forget(phone) => self.scene.receptions[phone].forget(),
+            Disturbance::Mend(phone) => self.scene.receptions[phone].mend(at),
             Disturbance::Hold(one, other) => self.sim.hold(one.name(), other.name()),
             Disturbance::Release(one, other) => self.sim.release(one.name(), other.name()),
             Disturbance::Down(Host::Node(node)) => self.crash_node(node),

@@ -9,12 +9,12 @@ use std::{
     },
 };
 
-use futures_util::FutureExt;
 use quinn::{ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, TokioRuntime};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use shoal_client::{Resolving, Transport};
 
-use crate::sim::network::{SimSocket, Weather};
+use super::socket::PhoneSocket;
+use crate::sim::{network::Weather, reception::Reception};
 
 const CONNECTION_ID_BYTES: usize = 8;
 
@@ -22,20 +22,22 @@ const CONNECTION_ID_BYTES: usize = 8;
 pub(in crate::sim) struct SimTransport {
     endpoint: Endpoint,
     weather: Weather,
+    reception: Reception,
     seed: u64,
     rebinds: AtomicU64,
 }
 
 impl SimTransport {
     /// Binds a socket of this host.
-    pub(in crate::sim) fn new(weather: &Weather, seed: u64) -> io::Result<Self> {
+    pub(in crate::sim) fn new(weather: &Weather, reception: &Reception, seed: u64) -> io::Result<Self> {
         let mut config = EndpointConfig::default();
         let mut bytes = [0; 32];
         StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
         config.rng_seed(Some(bytes)).cid_generator(move || Box::new(SeededIds(StdRng::seed_from_u64(seed))));
-        let socket = bind(weather, seed)?;
+        let socket = Arc::new(PhoneSocket::bind(weather, reception, seed)?);
         let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
-        Ok(Self { endpoint, weather: weather.clone(), seed, rebinds: AtomicU64::new(0) })
+        let (weather, reception) = (weather.clone(), reception.clone());
+        Ok(Self { endpoint, weather, reception, seed, rebinds: AtomicU64::new(0) })
     }
 }
 
@@ -53,7 +55,8 @@ impl Transport for SimTransport {
 
     fn rebind(&self) -> io::Result<bool> {
         let nth = 1 + self.rebinds.fetch_add(1, Ordering::Relaxed);
-        self.endpoint.rebind_abstract(bind(&self.weather, self.seed ^ nth)?)?;
+        let socket = PhoneSocket::bind(&self.weather, &self.reception, self.seed ^ nth << 32)?;
+        self.endpoint.rebind_abstract(Arc::new(socket))?;
         Ok(true)
     }
 }
@@ -62,11 +65,6 @@ impl fmt::Debug for SimTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SimTransport({})", self.seed)
     }
-}
-
-fn bind(weather: &Weather, seed: u64) -> io::Result<Arc<SimSocket>> {
-    let bound = SimSocket::bind(0, weather.clone(), seed).now_or_never();
-    bound.expect("turmoil binds at once").map(Arc::new)
 }
 
 #[derive(Debug)]

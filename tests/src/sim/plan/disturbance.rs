@@ -35,6 +35,10 @@ pub enum Disturbance {
     Weather { lost: u32, doubled: u32 },
     /// The longest way of a datagram.
     Latency(Duration),
+    /// The NAT before a phone forgets it: the phone's address is another.
+    Forget(usize),
+    /// Nothing is amiss with a phone's network any more.
+    Mend(usize),
     /// Nothing passes between two hosts.
     Partition(Host, Host),
     /// Nothing passes from the first to the second.
@@ -128,7 +132,7 @@ pub fn remedies(nodes: usize, longest: Duration) -> Vec<Disturbance> {
             ]);
         }
     }
-    all.extend((0..PHONES).map(|phone| Disturbance::Up(Host::Phone(phone))));
+    all.extend((0..PHONES).flat_map(|phone| [Disturbance::Mend(phone), Disturbance::Up(Host::Phone(phone))]));
     all.extend(live::remedies());
     all
 }
