@@ -70,6 +70,7 @@ pub(crate) fn refused(shared: &Shared, refusal: Refusal) -> DialError {
                 DialError::Closed(Closed::Refused(refusal))
             }
         }
+        Code::SessionReplaced if shared.hellos.one_came_late() => DialError::Lost(Lost::Refused(refusal)),
         Code::TokenMissing
         | Code::TokenInvalid
         | Code::DeviceMismatch
@@ -189,8 +190,11 @@ async fn hello(
         agent: shared.config.agent.chars().scan(0, fits_agent).collect(),
     };
     let hello = wire::ToNode { body: Some(wire::to_node::Body::Hello(hello)) };
+    let unanswered = shared.hellos.leaves();
     framed::write(&mut to_node, &hello).await?;
-    match from_node.next::<wire::ToClient>().await?.and_then(|frame| frame.body) {
+    let answer = from_node.next::<wire::ToClient>().await?.and_then(|frame| frame.body);
+    unanswered.is_answered();
+    match answer {
         Some(wire::to_client::Body::Welcome(welcome)) => Ok(Greeting { to_node, from_node, welcome, asked }),
         Some(wire::to_client::Body::Failure(failure)) => Err(HelloError::Refused(failure.into())),
         _ => Err(HelloError::Unexpected),

@@ -4,7 +4,7 @@
 //! - [`shared`]: what the app's handles and the task share;
 //! - [`queue`], [`follows`], [`following`]: the core's outbox and inboxes, and who waits for them;
 //! - [`driver`]: connect, run a session, connect again;
-//! - [`dial`]: from a node's name to a welcome;
+//! - [`dial`]: from a node's name to a welcome; [`hellos`]: those that got no answer;
 //! - [`session`]: one live session, with [`control`], [`publish`], [`delivery`], [`renewal`]
 //!   and [`silence`];
 //! - [`request`]: one stream for each question.
@@ -20,6 +20,8 @@ pub(crate) mod follows;
 pub(crate) mod driver;
 
 pub(crate) mod dial;
+
+mod hellos;
 
 pub(crate) mod session;
 

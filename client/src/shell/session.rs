@@ -66,8 +66,6 @@ pub(crate) struct Session {
     pub(crate) leave_for: watch::Sender<Option<Departure>>,
     /// Another session is being opened, which will replace this one.
     pub(super) moving: AtomicBool,
-    /// There was an attempt at that, of which the node may know more than this client.
-    has_tried: AtomicBool,
     /// The node has answered.
     pub(super) heard: Notify,
     /// Groups that this node delivers no more.
@@ -104,7 +102,6 @@ pub(crate) async fn run(shared: &Arc<Shared>, connected: Connected) -> End {
         expires: watch::Sender::new(expiry(welcome.token_expires_ms, welcome.time_ms)),
         leave_for: watch::Sender::new(None),
         moving: AtomicBool::new(false),
-        has_tried: AtomicBool::new(false),
         heard: Notify::new(),
         handed_off: Mutex::new(BTreeSet::new()),
         began: (welcome.time_ms, Instant::now()),
@@ -152,14 +149,8 @@ impl Session {
 
     /// The node ended the session with a refusal.
     pub(crate) async fn refused(&self, refusal: Refusal) -> End {
-        if refusal.code == Code::SessionReplaced {
-            if self.moving.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-            if self.has_tried.load(Ordering::Relaxed) {
-                // By this client itself, it may be: a hello that arrived, and whose welcome did not.
-                return End::Lost(Lost::Refused(refusal));
-            }
+        if refusal.code == Code::SessionReplaced && self.moving.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
         match refused(&self.shared, refusal) {
             DialError::Closed(why) => End::Closed(why),
@@ -339,7 +330,6 @@ impl Session {
     /// From here on the node may hear of another session of this client's.
     pub(super) fn begin_to_move(&self) {
         self.moving.store(true, Ordering::Relaxed);
-        self.has_tried.store(true, Ordering::Relaxed);
     }
 
     /// From here on requests go to the next node; those that are under way are waited for, since

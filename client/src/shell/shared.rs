@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     dial::Connected,
     follows::Follows,
+    hellos::Hellos,
     lock,
     queue::{Outcome, Queue},
 };
@@ -84,6 +85,7 @@ pub(crate) struct Shared {
     started: Instant,
     random: Arc<Mutex<StdRng>>,
     pub(crate) nodes: Mutex<Nodes>,
+    pub(crate) hellos: Hellos,
     /// The latest token, while it is good.
     token: Mutex<Option<String>>,
     pub(crate) queue: Queue,
@@ -141,6 +143,7 @@ impl Shared {
             started: Instant::now(),
             random,
             nodes: Mutex::new(nodes),
+            hellos: Hellos::default(),
             token: Mutex::new(None),
             queue,
             restored: Mutex::new(restored),

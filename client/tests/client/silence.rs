@@ -83,6 +83,24 @@ async fn who_was_replaced_by_themselves_comes_back() {
     drop(unheard);
 }
 
+/// The first hello waits for an answer in vain, and reaches its node after the second.
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_comes_late_ends_a_session_and_not_the_client() {
+    let stage = Stage::new();
+    let node = stage.node(NODE);
+    let client = Client::start(stage.config(&[NODE])).unwrap();
+    let first = node.accept().await;
+    let second = node.welcome().await;
+    state(&client, State::is_online).await;
+    second.close(Code::SessionReplaced);
+    let third = node.welcome().await;
+    state(&client, State::is_online).await;
+    drop(first);
+    // There is no other that it could have been.
+    third.close(Code::SessionReplaced);
+    state(&client, |state| matches!(state, State::Closed { .. })).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_network_ends_the_wait_for_the_next_attempt() {
     let stage = Stage::new();
