@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
+mod beside_mqtt;
+
 mod chat;
 
 mod load;
@@ -16,3 +18,5 @@ mod measured;
 mod plans;
 
 mod settings;
+
+mod tunnel;
