@@ -10,7 +10,7 @@ use shoal_node::clock::{Clock, SystemClock};
 use shoal_tests::process::Machine;
 use wire::record::Body;
 
-fn user(name: &str) -> UserId {
+pub(crate) fn user(name: &str) -> UserId {
     name.parse().unwrap()
 }
 

@@ -17,6 +17,10 @@ mod measured;
 
 mod plans;
 
+mod restarts;
+
 mod settings;
+
+mod storm;
 
 mod tunnel;

@@ -37,7 +37,7 @@ fn window(what: impl FnOnce()) -> Range<u64> {
 }
 
 /// The median of the delivery p99 of each second that lies within.
-fn delivery_p99(report: &Report, windows: &[Range<u64>]) -> f64 {
+pub(crate) fn delivery_p99(report: &Report, windows: &[Range<u64>]) -> f64 {
     let at = |step: &Step| report.began_ms + (step.at * 1000.0) as u64;
     let is_within =
         |step: &&Step| windows.iter().any(|window| window.start <= at(step) && at(step) + 1000 <= window.end);
