@@ -20,9 +20,8 @@ use super::{
 };
 use crate::Closed;
 
-/// How long the last records of a follow that has ended have to arrive.
-const LAST_RECORDS_WAIT: Duration = Duration::from_millis(300);
-const LAST_RECORDS_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long the last records of a follow that has ended have to arrive: as long as a connection may be silent.
+const LAST_RECORDS_WAIT: Duration = Duration::from_secs(30);
 /// The shortest wait before a follow that was refused for now is asked for again.
 const FOLLOW_RETRY: Duration = Duration::from_millis(500);
 /// How long the node has to take our goodbye.
@@ -140,9 +139,7 @@ impl Session {
     /// A follow that has ended, or was refused; none where nobody waits for it any more.
     fn follow_ended(&self, ended: wire::FollowEnded) -> Option<FollowEnd> {
         let group = GroupId::from_wire(&ended.group).ok()?;
-        let following = self.shared.follows.answered(group)?;
-        let unsaid = || Refusal::new(Code::Unknown, "the node did not say why");
-        Some((following, ended.why.map_or_else(unsaid, Refusal::from)))
+        Some((self.shared.follows.answered(group)?, ended))
     }
 
     fn renewed(&self, renewed: wire::Renewed) {
@@ -156,7 +153,7 @@ impl Session {
             tokio::select! {
                 biased;
                 end = ended.recv() => match end {
-                    Some((following, why)) => ending.push(self.end_follow(following, why)),
+                    Some((following, ended)) => ending.push(self.end_follow(following, ended)),
                     // The reader of the control stream has returned, and with it the session.
                     None => std::future::pending().await,
                 },
@@ -165,7 +162,9 @@ impl Session {
         }
     }
 
-    async fn end_follow(&self, following: Arc<Following>, why: Refusal) {
+    async fn end_follow(&self, following: Arc<Following>, ended: wire::FollowEnded) {
+        let unsaid = || Refusal::new(Code::Unknown, "the node did not say why");
+        let why = ended.why.map_or_else(unsaid, Refusal::from);
         let for_now =
             matches!(why.code.retry(), Retry::Later | Retry::Elsewhere) && why.code != Code::TooMany;
         if for_now {
@@ -175,18 +174,8 @@ impl Session {
             return;
         }
         let turn = following.turn();
-        if !following.is_asked() {
-            sleep(LAST_RECORDS_WAIT.max(self.connection.rtt() * 4)).await;
-            let _ = timeout(LAST_RECORDS_WAIT_MAX, async {
-                loop {
-                    let changed = following.changed();
-                    if !following.has_streams() {
-                        return;
-                    }
-                    changed.await;
-                }
-            })
-            .await;
+        if let Some(next) = Seq::new(ended.next) {
+            let _ = timeout(LAST_RECORDS_WAIT, following.received(next)).await;
         }
         following.end_of(turn, why);
     }

@@ -42,7 +42,6 @@ pub(crate) async fn read(
         reader.stop(Code::None);
         return Ok(None);
     };
-    let _open = Open::new(&following);
     match reached(&following, from).await {
         Wait::Done => {}
         Wait::Over => {
@@ -61,22 +60,6 @@ pub(crate) async fn read(
             Ok(None)
         }
         other => Ok(other?.map(|handoff| (group, handoff))),
-    }
-}
-
-/// Counts among the streams of its follow as long as it lives.
-struct Open<'a>(&'a Following);
-
-impl<'a> Open<'a> {
-    fn new(following: &'a Following) -> Self {
-        following.stream_opened();
-        Self(following)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.stream_closed();
     }
 }
 

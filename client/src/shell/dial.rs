@@ -193,7 +193,7 @@ async fn hello(
     let unanswered = shared.hellos.leaves();
     framed::write(&mut to_node, &hello).await?;
     let answer = from_node.next::<wire::ToClient>().await?.and_then(|frame| frame.body);
-    unanswered.is_answered();
+    unanswered.answered();
     match answer {
         Some(wire::to_client::Body::Welcome(welcome)) => Ok(Greeting { to_node, from_node, welcome, asked }),
         Some(wire::to_client::Body::Failure(failure)) => Err(HelloError::Refused(failure.into())),

@@ -26,8 +26,6 @@ pub(crate) struct Following {
 struct Inner {
     inbox: Inbox,
     app: Option<Waker>,
-    /// Streams that are being read for it.
-    streams: usize,
     /// The client is closed, or the app let go of it.
     closed: bool,
 }
@@ -72,7 +70,7 @@ pub(crate) struct Tally {
 impl Following {
     pub(crate) fn new(group: GroupId, serial: u64, start: Start, bytes_max: usize) -> Self {
         let inbox = Inbox::new(start, bytes_max);
-        let inner = Inner { inbox, app: None, streams: 0, closed: false };
+        let inner = Inner { inbox, app: None, closed: false };
         Self { group, serial, inner: Mutex::new(inner), changed: Notify::new() }
     }
 
@@ -145,35 +143,29 @@ impl Following {
         self.changed.notified()
     }
 
+    /// Waits until all before this place has come, or nothing more will. Cancellation safe.
+    pub(crate) async fn received(&self, next: Seq) {
+        loop {
+            let changed = self.changed();
+            match self.position() {
+                Position::Live { wanted, .. } if wanted < next => changed.await,
+                _ => return,
+            }
+        }
+    }
+
     /// Puts the frames that have been read into the inbox.
     pub(crate) fn fill(&self, frames: &mut FrameBuffer, tally: &mut Tally) -> Result<Filled, FrameError> {
         let mut inner = lock(&self.inner);
         let before = inner.inbox.received();
         let filled = inner.fill(frames, tally);
         let app = if inner.inbox.received() > before { inner.app.take() } else { None };
-        let others = inner.streams > 1;
         drop(inner);
         if let Some(app) = app {
             app.wake();
         }
-        if others {
-            self.changed.notify_waiters();
-        }
-        filled
-    }
-
-    pub(crate) fn stream_opened(&self) {
-        lock(&self.inner).streams += 1;
-    }
-
-    pub(crate) fn stream_closed(&self) {
-        lock(&self.inner).streams -= 1;
         self.changed.notify_waiters();
-    }
-
-    /// Are streams being read for it?
-    pub(crate) fn has_streams(&self) -> bool {
-        lock(&self.inner).streams > 0
+        filled
     }
 
     /// What to ask a node for.

@@ -35,7 +35,7 @@ impl Hellos {
 
 impl Unanswered<'_> {
     /// The node has said what it makes of it.
-    pub(crate) fn is_answered(self) {
+    pub(crate) fn answered(self) {
         std::mem::forget(self);
     }
 }
@@ -58,7 +58,7 @@ mod tests {
     async fn each_hello_that_was_given_up_accounts_for_one_end_soon_after() {
         let hellos = Hellos::default();
         assert!(!hellos.one_came_late());
-        hellos.leaves().is_answered();
+        hellos.leaves().answered();
         assert!(!hellos.one_came_late(), "it was answered");
         drop(hellos.leaves());
         drop(hellos.leaves());

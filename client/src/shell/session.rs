@@ -83,7 +83,7 @@ pub(crate) struct Departure {
 }
 
 /// A follow that the node ended.
-pub(crate) type FollowEnd = (Arc<Following>, Refusal);
+pub(crate) type FollowEnd = (Arc<Following>, wire::FollowEnded);
 
 /// Runs a session until it ends.
 pub(crate) async fn run(shared: &Arc<Shared>, connected: Connected) -> End {

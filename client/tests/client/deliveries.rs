@@ -90,9 +90,9 @@ async fn a_stream_that_is_reset_is_asked_for_again() {
 async fn the_last_records_are_read_though_the_end_is_told_before_them() {
     let (_node, client, mut peer) = Stage::new().online().await;
     let mut heard = follow(&client, &mut peer, 1).await;
-    let mut stream = peer.delivery(group(), 1).await;
-    peer.follow_ended(group(), Code::NotMember).await;
+    peer.follow_ended(group(), Code::NotMember, 3).await;
     sleep(Duration::from_secs(1)).await;
+    let mut stream = peer.delivery(group(), 1).await;
     deliver(&mut stream, &[1, 2]).await;
     stream.finish().unwrap();
     assert_eq!(texts(&mut heard, 2).await, ["1", "2"]);
@@ -108,7 +108,7 @@ async fn a_follow_that_is_refused_for_now_is_asked_for_again() {
     let (_node, client, mut peer) = Stage::new().online().await;
     let node = async {
         peer.asked().await;
-        peer.follow_ended(group(), Code::Busy).await;
+        peer.follow_ended(group(), Code::Busy, 0).await;
         assert_eq!(peer.asked().await, wire::follow::From::Tail(true));
         peer.followed(group(), 9).await;
         peer

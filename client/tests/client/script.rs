@@ -163,9 +163,10 @@ impl Peer {
         self.tell(Told::Followed(wire::Followed { group: group.to_wire(), from, tail: from })).await;
     }
 
-    pub(crate) async fn follow_ended(&mut self, group: GroupId, code: Code) {
+    /// A follow has ended, or is refused; `next`: the place after the last record that was sent for it.
+    pub(crate) async fn follow_ended(&mut self, group: GroupId, code: Code, next: u64) {
         let why = Some(wire::Failure { code: code as u32, ..Default::default() });
-        self.tell(Told::FollowEnded(wire::FollowEnded { group: group.to_wire(), why })).await;
+        self.tell(Told::FollowEnded(wire::FollowEnded { group: group.to_wire(), why, next })).await;
     }
 
     /// A delivery stream that begins at `from`.

@@ -20,7 +20,7 @@ use super::{
     stream,
     violation::Violation,
 };
-use crate::{config::AccessLimits, group::From, pace::Pace};
+use crate::{config::AccessLimits, delivery::Ended, group::From, pace::Pace};
 
 /// Control frames that the client has not taken; above, nothing is read that would add to them.
 const OUT_BYTES_MAX: usize = 64 << 10;
@@ -400,14 +400,15 @@ impl Control {
                 let (from, tail) = (followed.from.get(), followed.at.get());
                 ToClient::Followed(wire::Followed { group, from, tail })
             }
-            Err(why) => ToClient::FollowEnded(wire::FollowEnded { group, why: Some(why.into()) }),
+            Err(why) => ToClient::FollowEnded(wire::FollowEnded { group, why: Some(why.into()), next: 0 }),
         });
     }
 
     fn tell_ended(&mut self) {
-        for (group, code) in self.session.deliveries().take_ended() {
-            let why = Some(Refusal::new(code, "the follow has ended").into());
-            self.tell(ToClient::FollowEnded(wire::FollowEnded { group: group.to_wire(), why }));
+        for Ended { group, next, why } in self.session.deliveries().take_ended() {
+            let why = Some(Refusal::new(why, "the follow has ended").into());
+            let ended = wire::FollowEnded { group: group.to_wire(), why, next: next.get() };
+            self.tell(ToClient::FollowEnded(ended));
         }
     }
 }

@@ -76,7 +76,18 @@ struct State {
     /// Who waits for a page; one is fetched at a time.
     behind: VecDeque<u32>,
     fetch: Option<Fetch>,
-    ended: Vec<(GroupId, Code)>,
+    ended: Vec<Ended>,
+}
+
+/// A follow that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Of which group.
+    pub group: GroupId,
+    /// All before this place was sent.
+    pub next: Seq,
+    /// Why.
+    pub why: Code,
 }
 
 type Fetched = Result<Arc<Page>, StoreError>;
@@ -199,7 +210,7 @@ impl Deliveries {
     }
 
     /// The groups that are followed no more though the client did not ask for it, and why.
-    pub fn take_ended(&self) -> Vec<(GroupId, Code)> {
+    pub fn take_ended(&self) -> Vec<Ended> {
         std::mem::take(&mut self.lock().ended)
     }
 
@@ -486,9 +497,10 @@ impl Deliveries {
     }
 
     fn end(&self, state: &mut State, number: u32, why: Code) {
-        let Some(group) = state.cursors.get(number).map(|cursor| cursor.tail.group()) else { return };
+        let Some(cursor) = state.cursors.get(number) else { return };
+        let ended = Ended { group: cursor.tail.group(), next: cursor.watermark, why };
         state.remove(number, &self.metrics);
-        state.ended.push((group, why));
+        state.ended.push(ended);
         self.ended.notify_one();
     }
 

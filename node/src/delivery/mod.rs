@@ -17,7 +17,7 @@ mod streams;
 mod deliveries;
 
 pub use budget::WindowBudget;
-pub use deliveries::Deliveries;
+pub use deliveries::{Deliveries, Ended};
 pub use pages::{Page, Pages};
 pub use runs::Runs;
 pub use signal::Signal;

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::{AccessLimits, Current},
     coordination::NodeName,
-    delivery::{Deliveries, Pages, Signal},
+    delivery::{Deliveries, Ended, Pages, Signal},
     group::{Actor, Follow, Followed, From, Groups},
     ops::{Events, Metrics},
     pace::Pace,
@@ -284,7 +284,7 @@ impl Session {
                     return;
                 }
                 let why = Some(why.into());
-                ToFollower::FollowEnded(wire::FollowEnded { group: group.to_wire(), why })
+                ToFollower::FollowEnded(wire::FollowEnded { group: group.to_wire(), why, next: 0 })
             }
         };
         self.tell(body);
@@ -306,9 +306,9 @@ impl Session {
     }
 
     fn tell_ended(&mut self) {
-        for (group, _) in self.deliveries.take_ended() {
+        for Ended { group, .. } in self.deliveries.take_ended() {
             let why = Some(lane::not_home().into());
-            self.tell(ToFollower::FollowEnded(wire::FollowEnded { group: group.to_wire(), why }));
+            self.tell(ToFollower::FollowEnded(wire::FollowEnded { group: group.to_wire(), why, next: 0 }));
         }
     }
 
