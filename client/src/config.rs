@@ -29,6 +29,7 @@ pub struct Config {
     pub(crate) token: TokenSource,
     pub(crate) device: DeviceId,
     pub(crate) agent: String,
+    pub(crate) region: String,
     pub(crate) saved: Option<Saved>,
     pub(crate) seed: Option<u64>,
     pub(crate) transport: Arc<dyn Transport>,
@@ -64,6 +65,7 @@ impl Config {
             token: token.into(),
             device,
             agent: format!("shoal-client/{} (protocol {VERSION})", env!("CARGO_PKG_VERSION")),
+            region: String::new(),
             saved: None,
             seed: None,
             transport: Arc::new(UdpTransport::watching()),
@@ -92,6 +94,18 @@ impl Config {
     /// The app's name and version, for the nodes' logs. At most 128 bytes are told.
     pub fn agent(mut self, agent: impl Into<String>) -> Self {
         self.agent = agent.into();
+        self
+    }
+
+    /// The region that the app is in, by the name that the nodes' operators gave it (their setting
+    /// `region`), of at most 64 bytes; by default it is not said. Nodes of that region are tried first
+    /// when one goes; a client that is on another's is offered one of its own, while there is one with
+    /// room, and moves there like from a node that goes: nothing is lost, and the state stays
+    /// [`Online`](crate::State::Online). A region without nodes changes nothing.
+    ///
+    /// A longer name is refused: [`Closed::Refused`](crate::Closed::Refused), with `BadRequest`.
+    pub fn region(mut self, name: impl Into<String>) -> Self {
+        self.region = name.into();
         self
     }
 

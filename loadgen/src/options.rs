@@ -26,6 +26,9 @@ pub struct Clients {
     /// A node's address; of several, each client begins with one drawn by lot, and goes to the others when it fails
     #[arg(long = "node", value_name = "ADDR", default_value = "127.0.0.1:4433", value_delimiter = ',')]
     pub nodes: Vec<String>,
+    /// The region that all clients say they are in: they go to its nodes, wherever they began [default: they say none]
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
     /// A node's data folder: its keys sign the clients' tokens
     #[arg(long, value_name = "DIR", default_value = "shoal-data")]
     pub data: PathBuf,
@@ -195,6 +198,7 @@ impl Clients {
     pub fn new(node: impl Into<String>, data: impl Into<PathBuf>) -> Self {
         Self {
             nodes: vec![node.into()],
+            region: None,
             data: data.into(),
             payload: 128,
             seed: None,

@@ -250,6 +250,7 @@ impl<'a> Setup<'a> {
         let device = DeviceId(self.run.wrapping_add(number));
         Config::new(self.clients.nodes.clone(), self.tls.clone(), self.signer.sign(&claims), device)
             .agent(concat!("shoal-loadgen/", env!("CARGO_PKG_VERSION")))
+            .region(self.clients.region.clone().unwrap_or_default())
             .seed(self.seed.wrapping_add(number))
             .streams_max(STREAMS_MAX)
             .connect_timeout(CONNECT_TIMEOUT)

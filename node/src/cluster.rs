@@ -9,6 +9,8 @@ mod news;
 
 mod others;
 
+mod regions;
+
 mod steering;
 
 mod surplus;
@@ -41,6 +43,7 @@ use crate::{
 use lookout::Lookout;
 pub(crate) use news::News;
 pub(crate) use others::{Others, describe};
+pub(crate) use regions::Homes;
 pub(crate) use surplus::Tolerance;
 
 /// How often the store is asked whether another home has written to the groups that have theirs here,

@@ -26,6 +26,9 @@ pub const USER_ID_BYTES_MAX: usize = 64;
 /// The most bytes in the name of a group, without its `#`.
 pub const GROUP_NAME_BYTES_MAX: usize = 64;
 
+/// The most bytes in the name of a region.
+pub const REGION_BYTES_MAX: usize = 64;
+
 /// An id that breaks its rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {

@@ -188,6 +188,7 @@ async fn hello(
         device: shared.config.device.0,
         follows: asked.iter().map(|asked| asked.follow.clone()).collect(),
         agent: shared.config.agent.chars().scan(0, fits_agent).collect(),
+        region: shared.config.region.clone(),
     };
     let hello = wire::ToNode { body: Some(wire::to_node::Body::Hello(hello)) };
     let unanswered = shared.hellos.leaves();

@@ -221,7 +221,7 @@ impl Control {
         if self.session.take_order(Order::Drain) {
             let grace = self.shared.grace();
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-            let nodes = self.shared.elsewhere();
+            let nodes = self.shared.elsewhere(self.session.region());
             self.tell(ToClient::Drain(wire::Drain { nodes, grace_ms, may_stay: false }));
             self.leave_by = Some(Instant::now() + grace);
             self.arm_timer();
@@ -235,9 +235,9 @@ impl Control {
         Ok(())
     }
 
-    /// Tells the client where there is more room, if there still is.
+    /// Tells the client where it is better off, if it still is.
     fn offer(&mut self) {
-        let nodes = self.shared.roomier();
+        let nodes = self.shared.better_for(&self.session);
         if !nodes.is_empty() {
             self.tell(ToClient::Drain(wire::Drain { nodes, grace_ms: 0, may_stay: true }));
             self.session.offered(self.shared.started.elapsed());

@@ -3,7 +3,8 @@
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use shoal_certs::{Claims, TokenVerifier, token::TOKEN_BYTES_MAX};
 use shoal_protocol::{
-    Code, DeviceId, FrameBuffer, GroupId, PUBLISH_WINDOW, Refusal, frame::HELLO_BYTES_MAX, negotiate, wire,
+    Code, DeviceId, FrameBuffer, GroupId, PUBLISH_WINDOW, Refusal, frame::HELLO_BYTES_MAX,
+    id::REGION_BYTES_MAX, negotiate, wire,
 };
 
 use super::{Shared, session::Session, violation::Violation};
@@ -34,6 +35,8 @@ pub(super) struct Identity {
     pub(super) claims: Claims,
     pub(super) device: DeviceId,
     pub(super) version: u32,
+    /// The region it says it is in; empty where it said none.
+    pub(super) region: Box<str>,
 }
 
 /// Why there is no session.
@@ -76,7 +79,17 @@ fn identify(hello: &wire::Hello, tokens: &TokenVerifier, now_ms: u64) -> Result<
     let version = negotiate(hello.version_min, hello.version_max)?;
     let device = DeviceId(hello.device);
     let claims = check_token(&hello.token, device, tokens, now_ms)?;
-    Ok(Identity { claims, device, version })
+    let region = check_region(&hello.region)?;
+    Ok(Identity { claims, device, version, region })
+}
+
+/// Checks the name of a client's region. Whether there is such a region is no matter: it may come to be.
+fn check_region(region: &str) -> Result<Box<str>, Refusal> {
+    if region.len() > REGION_BYTES_MAX {
+        let reason = format!("a region's name has {REGION_BYTES_MAX} bytes at most");
+        return Err(Refusal::new(Code::BadRequest, reason));
+    }
+    Ok(region.into())
 }
 
 /// Checks a token of a device.
@@ -111,7 +124,7 @@ pub(super) fn welcome(shared: &Shared, session: &Session, identity: &Identity) -
             requests_max: wire_count(limits.requests_max),
         }),
         heartbeat_ms: limits.heartbeat_ms,
-        nodes: nodes(shared),
+        nodes: nodes(shared, &identity.region),
         incarnation: session.begin_anew(now_ms, shared.random()).0,
         token_expires_ms: identity.claims.expires_ms,
         time_ms: now_ms,
@@ -120,10 +133,10 @@ pub(super) fn welcome(shared: &Shared, session: &Session, identity: &Identity) -
 }
 
 /// This node's addresses, and those of others for when it goes.
-fn nodes(shared: &Shared) -> Vec<String> {
+fn nodes(shared: &Shared, region: &str) -> Vec<String> {
     let mut nodes = shared.addresses.clone();
     if shared.others.is_some() {
-        nodes.extend(shared.elsewhere());
+        nodes.extend(shared.elsewhere(region));
     }
     nodes
 }
@@ -176,6 +189,21 @@ mod tests {
         assert_eq!(with(None), Ok(()));
         assert_eq!(with(Some(DeviceId(7))), Ok(()));
         assert_eq!(with(Some(DeviceId(8))), Err(Code::DeviceMismatch));
+    }
+
+    #[test]
+    fn a_region_is_any_name_of_bounded_length() {
+        let (signer, verifier) = keys();
+        let with = |region: String| {
+            let hello = wire::Hello { region, ..hello(signer.sign(&claims())) };
+            identify(&hello, &verifier, NOW_MS)
+                .map(|identity| String::from(identity.region))
+                .map_err(|refusal| refusal.code)
+        };
+        let longest = "r".repeat(REGION_BYTES_MAX);
+        assert_eq!(with(String::new()), Ok(String::new()), "it need not be said");
+        assert_eq!(with(longest.clone()), Ok(longest.clone()));
+        assert_eq!(with(longest + "r"), Err(Code::BadRequest));
     }
 
     #[test]

@@ -281,11 +281,11 @@ impl Shared {
         self.random() as f64 / u64::MAX as f64
     }
 
-    /// Where a client may go instead. One of a node alone may come back to it.
-    fn elsewhere(&self) -> Vec<String> {
+    /// Where a client of this region may go instead. One of a node alone may come back to it.
+    fn elsewhere(&self, region: &str) -> Vec<String> {
         self.others
             .as_ref()
-            .map_or_else(|| self.addresses.clone(), |others| others.addresses(|| self.chance()))
+            .map_or_else(|| self.addresses.clone(), |others| others.addresses(region, || self.chance()))
     }
 
     /// How long whoever is told to leave has for it.

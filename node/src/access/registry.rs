@@ -19,6 +19,8 @@ use crate::{
 pub(crate) trait Registered {
     fn user(&self) -> &UserId;
     fn device(&self) -> DeviceId;
+    /// Where its client says it is; empty where it says nothing.
+    fn region(&self) -> &str;
 }
 
 /// All sessions of a node, one for each device.
@@ -32,13 +34,35 @@ pub(crate) struct Registry<S> {
 #[derive(Debug)]
 struct State<S> {
     by_user: BTreeMap<UserId, Vec<Arc<S>>>,
+    /// How many there are of each region that was stated.
+    by_region: BTreeMap<Box<str>, usize>,
     count: usize,
     is_draining: bool,
 }
 
+impl<S: Registered> State<S> {
+    fn is_in(&mut self, session: &S) {
+        let region = session.region();
+        match self.by_region.get_mut(region) {
+            Some(count) => *count += 1,
+            None if region.is_empty() => {}
+            None => drop(self.by_region.insert(region.into(), 1)),
+        }
+    }
+
+    fn is_out(&mut self, session: &S) {
+        let Some(count) = self.by_region.get_mut(session.region()) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.by_region.remove(session.region());
+        }
+    }
+}
+
 impl<S: Registered> Registry<S> {
     pub(crate) fn new(limits: Current<AccessLimits>) -> Self {
-        let state = State { by_user: BTreeMap::new(), count: 0, is_draining: false };
+        let state =
+            State { by_user: BTreeMap::new(), by_region: BTreeMap::new(), count: 0, is_draining: false };
         Self { state: Mutex::new(state), emptied: Notify::new(), limits }
     }
 
@@ -55,7 +79,10 @@ impl<S: Registered> Registry<S> {
         let is_full = state.count >= limits.sessions_max;
         let devices = state.by_user.entry(session.user().clone()).or_default();
         if let Some(same) = devices.iter_mut().find(|other| other.device() == session.device()) {
-            return Ok(Some(std::mem::replace(same, Arc::clone(session))));
+            let replaced = std::mem::replace(same, Arc::clone(session));
+            state.is_out(&replaced);
+            state.is_in(session);
+            return Ok(Some(replaced));
         }
         let refusal = if is_full {
             Some(Refusal::new(Code::Busy, "the node has as many sessions as it takes"))
@@ -74,6 +101,7 @@ impl<S: Registered> Registry<S> {
             None => {
                 devices.push(Arc::clone(session));
                 state.count += 1;
+                state.is_in(session);
                 Ok(None)
             }
         }
@@ -90,6 +118,9 @@ impl<S: Registered> Registry<S> {
             state.by_user.remove(session.user());
         }
         state.count -= removed;
+        if removed > 0 {
+            state.is_out(session);
+        }
         if state.count == 0 {
             self.emptied.notify_waiters();
         }
@@ -98,6 +129,16 @@ impl<S: Registered> Registry<S> {
     /// How many sessions there are.
     pub(super) fn len(&self) -> usize {
         self.lock().count
+    }
+
+    /// How many there are whose clients say they are in this region.
+    pub(super) fn len_of(&self, region: &str) -> usize {
+        self.lock().by_region.get(region).copied().unwrap_or_default()
+    }
+
+    /// How many there are of which this is so.
+    pub(super) fn count(&self, is_so: impl Fn(&S) -> bool) -> usize {
+        self.lock().by_user.values().flatten().filter(|session| is_so(session)).count()
     }
 
     /// A user's sessions.
@@ -161,7 +202,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct Somebody(UserId, DeviceId);
+    struct Somebody(UserId, DeviceId, &'static str);
 
     impl Registered for Somebody {
         fn user(&self) -> &UserId {
@@ -171,6 +212,10 @@ mod tests {
         fn device(&self) -> DeviceId {
             self.1
         }
+
+        fn region(&self) -> &str {
+            self.2
+        }
     }
 
     fn registry(sessions_max: usize, sessions_per_user_max: usize) -> Registry<Somebody> {
@@ -179,7 +224,11 @@ mod tests {
     }
 
     fn session(user: &str, device: u64) -> Arc<Somebody> {
-        Arc::new(Somebody(UserId::new(user).unwrap(), DeviceId(device)))
+        session_in(user, device, "")
+    }
+
+    fn session_in(user: &str, device: u64, region: &'static str) -> Arc<Somebody> {
+        Arc::new(Somebody(UserId::new(user).unwrap(), DeviceId(device), region))
     }
 
     #[test]
@@ -209,6 +258,26 @@ mod tests {
             "a device may come back to a full node"
         );
         assert_eq!(registry.len(), 3);
+    }
+
+    #[test]
+    fn whoever_states_a_region_is_counted_there_while_here_and_once() {
+        let registry = registry(10, 10);
+        let (north, south, silent) =
+            (session_in("ada", 1, "north"), session_in("ada", 2, "south"), session("bob", 1));
+        for session in [&north, &south, &silent] {
+            registry.admit(session).unwrap();
+        }
+        assert_eq!(["north", "south", ""].map(|region| registry.len_of(region)), [1, 1, 0]);
+        assert_eq!(registry.count(|session| session.region().is_empty()), 1);
+
+        registry.admit(&session_in("ada", 1, "south")).unwrap();
+        registry.remove(&north);
+        assert_eq!(["north", "south"].map(|region| registry.len_of(region)), [0, 2], "it has moved");
+        registry.remove(&south);
+        registry.remove(&south);
+        assert_eq!(registry.len_of("south"), 1);
+        assert_eq!(registry.lock().by_region.len(), 1, "what nobody states takes no room");
     }
 
     #[test]

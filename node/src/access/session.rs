@@ -43,7 +43,7 @@ pub(super) enum Order {
     Replaced = 2,
     /// The node stays after all.
     Stay = 4,
-    /// Tell the client where there is more room.
+    /// Tell the client where it is better off: in its own region, or where there is more room.
     Offer = 8,
 }
 
@@ -62,6 +62,8 @@ impl Order {
 pub(crate) struct Session {
     id: u64,
     device: DeviceId,
+    /// Where its client says it is; empty where it says nothing.
+    region: Box<str>,
     is_admin: AtomicBool,
     connection: Connection,
     signal: Arc<Signal>,
@@ -96,6 +98,7 @@ impl Session {
         Self {
             id: shared.random(),
             device: identity.device,
+            region: identity.region.clone(),
             is_admin: AtomicBool::new(identity.claims.admin),
             connection,
             signal,
@@ -173,6 +176,13 @@ impl Session {
         milliseconds(now) >= self.rests_from_ms.load(Ordering::Relaxed).saturating_add(milliseconds(time))
     }
 
+    /// Was it offered another node, and is here all the same? Until it has rested: then it may be asked
+    /// anew.
+    pub(super) fn has_stayed(&self, rested: Duration, now: Duration) -> bool {
+        let is_offered = self.is_offered.load(Ordering::Relaxed);
+        is_offered && self.has_rested(OFFER_TAKEN_MAX, now) && !self.has_rested(rested, now)
+    }
+
     /// Does it end because it was offered another node?
     fn takes_offer(&self, now: Duration) -> bool {
         self.is_offered.load(Ordering::Relaxed) && !self.has_rested(OFFER_TAKEN_MAX, now)
@@ -200,6 +210,10 @@ impl Registered for Session {
 
     fn device(&self) -> DeviceId {
         self.device
+    }
+
+    fn region(&self) -> &str {
+        &self.region
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     news::{Drain, Seen},
+    regions::{self, Homes},
     steering,
     surplus::{Region, Tolerance},
     verdicts::Verdicts,
@@ -59,13 +60,29 @@ impl Others {
         }
     }
 
-    /// Where other nodes take clients, the one to try first at the front: those of this region before the
-    /// rest, each drawn by lot (`chance` in `0.0..1.0`) by how much room it has.
-    pub(crate) fn addresses(&self, chance: impl FnMut() -> f64) -> Vec<String> {
+    /// Where other nodes take clients, the one to try first at the front: those of the client's `region`,
+    /// then those of this node's, then the rest, each drawn by lot (`chance` in `0.0..1.0`) by how much
+    /// room it has.
+    pub(crate) fn addresses(&self, region: &str, chance: impl FnMut() -> f64) -> Vec<String> {
         let (nodes, slow) = (self.nodes(), self.slow());
-        let region = nodes.get(&self.me).map(|node| node.region.as_str()).unwrap_or_default();
+        let here = nodes.get(&self.me).map(|node| node.region.as_str()).unwrap_or_default();
         let take_clients = nodes.values().filter(|node| self.takes_clients(node, &slow));
-        addresses_of(steering::order(take_clients, region, chance))
+        addresses_of(steering::order(take_clients, &[region, here], chance))
+    }
+
+    /// The other regions that clients can be sent home to.
+    pub(crate) fn homes(&self) -> Homes {
+        self.while_taking_clients(|me, others| Homes::new(&me.region, others.iter().copied()))
+            .unwrap_or_default()
+    }
+
+    /// Where clients of another `region` are at home, drawn by lot; nowhere while it has no room.
+    pub(crate) fn at_home(&self, region: &str, chance: impl FnMut() -> f64) -> Vec<String> {
+        self.while_taking_clients(|me, others| {
+            let at_home = regions::at_home(&me.region, region, others.iter().copied());
+            addresses_of(steering::order(at_home, &[], chance))
+        })
+        .unwrap_or_default()
     }
 
     /// So many of this node's `own` sessions are to be offered another node.
@@ -78,19 +95,31 @@ impl Others {
         self.in_region(own, |region| region.above_enough()).unwrap_or_default()
     }
 
-    /// Where fewer clients are than should be, in this region: drawn by lot, by how many are lacking.
+    /// Where fewer clients are than should be, in this region: drawn by lot, by how many are lacking. Nowhere
+    /// while this node has no more than enough.
     pub(crate) fn roomier(&self, own: u64, chance: impl FnMut() -> f64) -> Vec<String> {
-        let roomier = |region: &Region<'_>| addresses_of(steering::order_by_lots(region.lacking(), chance));
+        let roomier = |region: &Region<'_>| match region.above_enough() {
+            0 => Vec::new(),
+            _ => addresses_of(steering::order_by_lots(region.lacking(), chance)),
+        };
         self.in_region(own, roomier).unwrap_or_default()
     }
 
     /// What is so of this node's region; nothing while it is not one that takes clients itself.
     fn in_region<T>(&self, own: u64, so: impl FnOnce(&Region<'_>) -> T) -> Option<T> {
+        self.while_taking_clients(|me, others| so(&Region::new(me, own, others.iter().copied())))
+    }
+
+    /// What is so of this node and the others that take clients; nothing while it takes none itself.
+    fn while_taking_clients<T>(
+        &self,
+        so: impl for<'n> FnOnce(&'n NodeRecord, &[&'n NodeRecord]) -> T,
+    ) -> Option<T> {
         let (nodes, slow) = (self.nodes(), self.slow());
         let is_going = self.drains.contains(&self.me) || slow.contains_key(&self.me);
         let me = nodes.get(&self.me).filter(|_| !is_going)?;
-        let others = nodes.values().filter(|node| self.takes_clients(node, &slow));
-        Some(so(&Region::new(me, own, others)))
+        let others: Vec<_> = nodes.values().filter(|node| self.takes_clients(node, &slow)).collect();
+        Some(so(me, &others))
     }
 
     /// Everything about all nodes.

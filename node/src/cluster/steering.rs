@@ -2,16 +2,17 @@
 
 use crate::coordination::NodeRecord;
 
-/// The nodes in the order in which a client is to try them: those of `region` first, and each the sooner
-/// the more room it has. They are drawn by lot (`chance` in `0.0..1.0`), so that many clients that leave
+/// The nodes in the order in which a client is to try them: those of `regions` first, in the order of these,
+/// and each the sooner the more room it has. They are drawn by lot (`chance` in `0.0..1.0`), so that many clients that leave
 /// at once, by the same figures, do not all go to the same node.
 pub(super) fn order<'n>(
     nodes: impl Iterator<Item = &'n NodeRecord>,
-    region: &str,
+    regions: &[&str],
     chance: impl FnMut() -> f64,
 ) -> Vec<&'n NodeRecord> {
     let mut drawn = by_lot(nodes.map(|node| (node, room(node))), chance);
-    drawn.sort_by_key(|node| node.region != region);
+    let rank = |node: &NodeRecord| regions.iter().position(|region| node.region == *region);
+    drawn.sort_by_key(|node| rank(node).unwrap_or(regions.len()));
     drawn
 }
 
@@ -66,7 +67,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let mut counts = vec![0; nodes.len()];
         for _ in 0..draws {
-            let ordered = order(nodes.iter(), "here", || random.random());
+            let ordered = order(nodes.iter(), &["here"], || random.random());
             assert_eq!(ordered.len(), nodes.len());
             counts[nodes.iter().position(|node| node == ordered[0]).unwrap()] += 1;
         }
@@ -89,10 +90,23 @@ mod tests {
     }
 
     #[test]
+    fn the_clients_own_region_comes_before_the_nodes_and_both_before_the_rest() {
+        let nodes = [node("far", "there", 8, 0), node("near", "here", 4, 9), node("own", "home", 1, 1_000)];
+        let named = |regions: &[&str]| {
+            let ordered = order(nodes.iter(), regions, || 0.5);
+            ordered.into_iter().map(|node| node.name.0.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&["home", "here"]), ["own", "near", "far"]);
+        assert_eq!(named(&["", "here"]), ["near", "far", "own"], "it said nothing");
+        assert_eq!(named(&["nowhere", "here"]), ["near", "far", "own"], "no node is there");
+        assert_eq!(named(&["here", "here"]), ["near", "far", "own"]);
+    }
+
+    #[test]
     fn any_chance_gives_an_order() {
         let nodes = [node("a", "here", 0, 0), node("b", "here", 1, u64::MAX)];
         for chance in [0.0, 1.0] {
-            assert_eq!(order(nodes.iter(), "", || chance).len(), 2);
+            assert_eq!(order(nodes.iter(), &[""], || chance).len(), 2);
         }
     }
 }

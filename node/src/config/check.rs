@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt, path::Path};
 
-use shoal_protocol::frame::FRAME_BYTES_MAX;
+use shoal_protocol::{frame::FRAME_BYTES_MAX, id::REGION_BYTES_MAX};
 use tokio_postgres::config::SslMode;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
@@ -105,6 +105,9 @@ fn node(config: &Config, found: &mut Vec<Problem>) {
     }
     if config.region.trim().is_empty() {
         problem("region", "a node is in one region".into());
+    }
+    if config.region.len() > REGION_BYTES_MAX {
+        problem("region", format!("its name has {REGION_BYTES_MAX} bytes at most"));
     }
     if let Some(address) = config.advertise.iter().find(|address| !is_host_and_port(address)) {
         problem("advertise", format!("{address:?} is not of the form host:port"));
@@ -322,6 +325,13 @@ mod tests {
         let wrong = |percent| keys(|config| config.limits.access.surplus_percent = percent);
         assert_eq!(wrong(114), ["limits.access.surplus_percent"]);
         assert!([0, 115, 125].into_iter().all(|percent| wrong(percent).is_empty()));
+    }
+
+    #[test]
+    fn a_region_has_a_name_that_clients_can_state() {
+        let wrong = |name: &str| keys(|config| config.region = name.into());
+        assert_eq!([wrong(" "), wrong(&"r".repeat(REGION_BYTES_MAX + 1))], [["region"], ["region"]]);
+        assert!(wrong(&"r".repeat(REGION_BYTES_MAX)).is_empty());
     }
 
     #[test]

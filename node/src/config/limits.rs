@@ -59,7 +59,7 @@ pub struct AccessLimits {
     pub surplus_percent: u32,
     /// And with so many more than its share.
     pub surplus_sessions: u64,
-    /// Clients a second that it is offered to at most.
+    /// Clients a second that another node is offered to at most, one of theirs to those of other regions too.
     pub offers_per_second: u32,
     /// Whoever came, or was offered another node, less than so long ago is left alone, in milliseconds.
     pub offer_after_ms: u64,
@@ -198,6 +198,12 @@ impl AccessLimits {
     #[must_use]
     pub fn leave(&self) -> Duration {
         Duration::from_millis(self.leave_ms)
+    }
+
+    /// [`Self::offer_after_ms`].
+    #[must_use]
+    pub fn offer_after(&self) -> Duration {
+        Duration::from_millis(self.offer_after_ms)
     }
 
     /// How long a session may go without a heartbeat that is sent so often.

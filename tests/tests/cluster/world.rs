@@ -120,6 +120,21 @@ impl World {
         roles: Roles,
         coordination: Arc<dyn Coordination>,
     ) {
+        self.start_at(name, roles, "here", coordination).await;
+    }
+
+    /// A node of this region.
+    pub(crate) async fn start_in(&mut self, region: &str, name: &'static str, roles: Roles) {
+        self.start_at(name, roles, region, Arc::new(self.coordination.clone())).await;
+    }
+
+    async fn start_at(
+        &mut self,
+        name: &'static str,
+        roles: Roles,
+        region: &str,
+        coordination: Arc<dyn Coordination>,
+    ) {
         let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
         let socket = || runtime.wrap_udp_socket(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
         let (clients, peers) = (roles.access.then(socket), socket());
@@ -159,7 +174,7 @@ impl World {
             addresses,
             peer_addresses: vec![peers.local_addr().unwrap().to_string()],
             roles,
-            region: "here".into(),
+            region: region.into(),
             capacity: 1,
             started_ms: SystemClock.now_ms(),
             load: Load::default(),

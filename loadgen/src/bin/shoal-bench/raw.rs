@@ -174,6 +174,7 @@ impl Login {
             device: self.device,
             follows: self.groups.iter().map(follow).collect(),
             agent: "shoal-bench".into(),
+            region: String::new(),
         };
         wire::ToNode { body: Some(wire::to_node::Body::Hello(hello)) }
     }
