@@ -321,6 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn clients_state_a_region_where_they_are_told_one() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            clients: Clients,
+        }
+        let region = |line: &[&str]| {
+            let words = ["shoal-loadgen"].iter().chain(line);
+            <Line as clap::Parser>::try_parse_from(words).unwrap().clients.region
+        };
+        assert_eq!(region(&[]), None);
+        assert_eq!(region(&["--region", "south"]).as_deref(), Some("south"));
+    }
+
+    #[test]
     fn a_day_has_24_hours() {
         assert!(hours("1,2").is_err() && hours(&["50"; 25].join(",")).is_err());
         assert!(hours(&["101"; 24].join(",")).is_err());

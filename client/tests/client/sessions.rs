@@ -138,6 +138,20 @@ async fn an_offer_is_tried_once_and_who_is_taken_nowhere_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_region_is_stated_in_each_hello_and_none_by_default() {
+    let stage = Stage::new();
+    let node = stage.node(NODE);
+    let _client = Client::start(stage.config(&[NODE]).region("south")).unwrap();
+    let peer = node.welcome().await;
+    assert_eq!(peer.hello.region, "south");
+    peer.close(Code::Internal);
+    assert_eq!(node.welcome().await.hello.region, "south");
+
+    let (_node, _client, peer) = Stage::new().online().await;
+    assert_eq!(peer.hello.region, "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_node_is_tried_when_one_is_gone_or_full() {
     let stage = Stage::new();
     let (gone, full, good) = (NODE, other_node(), "10.0.0.3:4433".parse().unwrap());
