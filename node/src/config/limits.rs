@@ -59,7 +59,7 @@ pub struct AccessLimits {
     pub surplus_percent: u32,
     /// And with so many more than its share.
     pub surplus_sessions: u64,
-    /// Clients a second that another node is offered to at most, one of theirs to those of other regions too.
+    /// Clients a second that another node is offered to at most, be it by load or by region.
     pub offers_per_second: u32,
     /// Whoever came, or was offered another node, less than so long ago is left alone, in milliseconds.
     pub offer_after_ms: u64,
