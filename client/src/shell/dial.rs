@@ -49,11 +49,28 @@ pub(crate) enum DialError {
     Lost(Lost),
 }
 
-/// Connects to a node and says hello. A token that the node calls expired is renewed once.
+/// Connects to a node and says hello.
 pub(crate) async fn dial(shared: &Shared, node: &str) -> Result<Connected, DialError> {
-    match attempt(shared, node).await {
+    let connection = reach(shared, node).await.map_err(DialError::Lost)?;
+    greet(shared, node, connection).await
+}
+
+/// A connection to a node, once there is a token for it.
+pub(crate) async fn reach(shared: &Shared, node: &str) -> Result<quinn::Connection, Lost> {
+    shared.token().await?;
+    connect(shared, node).await
+}
+
+/// Says hello. A token that the node calls expired is renewed once.
+pub(crate) async fn greet(
+    shared: &Shared,
+    node: &str,
+    connection: quinn::Connection,
+) -> Result<Connected, DialError> {
+    match greet_once(shared, node, connection).await {
         Err(DialError::Lost(Lost::Refused(refusal))) if refusal.code == Code::TokenExpired => {
-            attempt(shared, node).await
+            let connection = reach(shared, node).await.map_err(DialError::Lost)?;
+            greet_once(shared, node, connection).await
         }
         other => other,
     }
@@ -80,9 +97,12 @@ pub(crate) fn refused(shared: &Shared, refusal: Refusal) -> DialError {
     }
 }
 
-async fn attempt(shared: &Shared, node: &str) -> Result<Connected, DialError> {
+async fn greet_once(
+    shared: &Shared,
+    node: &str,
+    connection: quinn::Connection,
+) -> Result<Connected, DialError> {
     let token = shared.token().await.map_err(DialError::Lost)?;
-    let connection = connect(shared, node).await.map_err(DialError::Lost)?;
     let greeted = timeout(HELLO_TIMEOUT, hello(shared, &connection, token)).await;
     let greeting = match greeted {
         Ok(Ok(greeting)) => greeting,

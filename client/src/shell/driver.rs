@@ -6,8 +6,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    dial::{self, Connected, DialError},
-    lock,
+    dial, lock, race,
     session::{self, End},
     shared::Shared,
 };
@@ -17,7 +16,7 @@ use crate::{Closed, Lost, core::backoff::Backoff, stats::count};
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub(super) const RETRY_CEILING: Duration = Duration::from_secs(5);
 /// The longest that a node's `retry_after` is believed.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// A session that lived so long was a good one: the next wait is short again.
 const SESSION_GOOD: Duration = Duration::from_secs(5);
 /// How long a live session has to say goodbye.
@@ -52,7 +51,7 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
             None => tokio::select! {
                 biased;
                 () = shared.closing() => return Closed::ByApp,
-                connected = connect(shared, &mut backoff) => match connected {
+                connected = Box::pin(race::connect(shared, &mut backoff)) => match connected {
                     Ok(connected) => connected,
                     Err(why) => return why,
                 },
@@ -86,40 +85,6 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
     }
 }
 
-/// Tries node after node, with a wait after each round.
-///
-/// Where the machine's network changes, waits are cut short, and what was tried by the one before is tried anew.
-pub(super) async fn connect(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<Connected, Closed> {
-    let mut retry_after = Duration::ZERO;
-    loop {
-        shared.awake().await;
-        let node = lock(&shared.nodes).next();
-        let Some(node) = node else {
-            wait(shared, backoff, retry_after).await;
-            retry_after = Duration::ZERO;
-            continue;
-        };
-        let dialled = tokio::select! {
-            biased;
-            () = shared.network.notified() => {
-                backoff.reset();
-                lock(&shared.nodes).prefer([node]);
-                continue;
-            }
-            dialled = Box::pin(dial::dial(shared, &node)) => dialled,
-        };
-        match dialled {
-            Ok(connected) => return Ok(connected),
-            Err(DialError::Closed(why)) => return Err(why),
-            Err(DialError::Lost(why)) => {
-                tracing::debug!(%node, %why, "no session");
-                retry_after = retry_after.max(dial::retry_after(&why)).min(RETRY_AFTER_MAX);
-                shared.offline(why);
-            }
-        }
-    }
-}
-
 /// A session was lost: a short wait, since all who were on that node come back now; none where
 /// the node said to go elsewhere.
 async fn rest(shared: &Arc<Shared>, backoff: &mut Backoff, why: Lost) {
@@ -136,7 +101,7 @@ async fn rest(shared: &Arc<Shared>, backoff: &mut Backoff, why: Lost) {
 }
 
 /// A pause that is longer after each failure; none any more once the network has changed.
-async fn wait(shared: &Shared, backoff: &mut Backoff, least: Duration) {
+pub(super) async fn wait(shared: &Shared, backoff: &mut Backoff, least: Duration) {
     let pause = backoff.failed(shared.chance()).max(least);
     tokio::select! {
         biased;

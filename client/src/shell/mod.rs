@@ -3,7 +3,7 @@
 //!
 //! - [`shared`]: what the app's handles and the task share;
 //! - [`queue`], [`follows`], [`following`]: the core's outbox and inboxes, and who waits for them;
-//! - [`driver`]: connect, run a session, connect again;
+//! - [`driver`]: connect, run a session, connect again; [`race`]: which node it is to be;
 //! - [`dial`]: from a node's name to a welcome; [`hellos`]: those that got no answer;
 //! - [`session`]: one live session, with [`control`], [`publish`], [`delivery`], [`renewal`]
 //!   and [`silence`];
@@ -18,6 +18,8 @@ pub(crate) mod following;
 pub(crate) mod follows;
 
 pub(crate) mod driver;
+
+mod race;
 
 pub(crate) mod dial;
 

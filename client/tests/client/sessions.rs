@@ -170,6 +170,22 @@ async fn another_node_is_tried_when_one_is_gone_or_full() {
     drop(peer);
 }
 
+/// Whichever is tried first, no more than two wait in vain before it.
+#[tokio::test(start_paused = true)]
+async fn a_node_is_tried_beside_one_that_does_not_answer() {
+    for seed in 0..6 {
+        let stage = Stage::new();
+        let good = other_node();
+        let node = stage.node(good);
+        let nobody = ["10.0.0.8:4433", "10.0.0.9:4433"].map(|nobody| nobody.parse().unwrap());
+        let began = Instant::now();
+        let client = Client::start(stage.config(&[nobody[0], good, nobody[1]]).seed(seed)).unwrap();
+        let _peer = node.welcome().await;
+        assert_eq!(state(&client, State::is_online).await, State::Online { node: good.to_string() });
+        assert!(began.elapsed() < Duration::from_secs(2), "seed {seed}: {:?}", began.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn garbage_from_a_node_ends_the_connection_with_a_code_and_not_the_client() {
     let garbage: [&[u8]; 3] = [&[0xff; 64], &[3, 0x0a, 0xff, 0xff], &[2, 0x12, 0x05]];

@@ -1,6 +1,6 @@
 //! A session's control stream, and all else its own task looks after.
 
-use std::{pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::{Buf, BytesMut};
 use quinn::{Chunk, ConnectionError, ReadError, RecvStream, SendStream, WriteError};
@@ -79,6 +79,8 @@ pub(super) struct Control {
     heartbeat: Duration,
     /// When one came last.
     heard: Instant,
+    /// Where the client was then.
+    address: SocketAddr,
     /// Groups that it may follow, as it was told.
     follows_max: usize,
     expires_ms: u64,
@@ -102,7 +104,6 @@ impl Control {
         Self {
             signal_pace: Pace::new(&shared.limits, AccessLimits::signal_rate),
             shared,
-            session,
             send,
             recv,
             frames,
@@ -112,6 +113,8 @@ impl Control {
             timer: Box::pin(sleep_until(Instant::now())),
             heartbeat: Duration::from_millis(welcome.heartbeat_ms.into()),
             heard: Instant::now(),
+            address: session.connection().remote_address(),
+            session,
             follows_max: welcome.limits.map_or(0, |limits| limits.follows_max as usize),
             expires_ms: identity.claims.expires_ms,
             leave_by: None,
@@ -339,8 +342,18 @@ impl Control {
         Ok(())
     }
 
+    /// QUIC follows a client to another address without a word: it is seen at the next heartbeat.
+    fn note_path(&mut self) {
+        let address = self.session.connection().remote_address();
+        if address != self.address {
+            self.address = address;
+            self.shared.metrics.path_changes.inc();
+        }
+    }
+
     async fn take_heartbeat(&mut self, heartbeat: wire::Heartbeat) -> Result<(), Refusal> {
         self.heard = Instant::now();
+        self.note_path();
         let time_ms = self.shared.clock.now_ms();
         self.tell(ToClient::HeartbeatAck(wire::HeartbeatAck { token: heartbeat.token, time_ms }));
         for wire::Watermark { group, watermark } in &heartbeat.watermarks {

@@ -45,6 +45,8 @@ metrics! {
     sessions_opened: Counter = Counter::default(),
     /// Sessions that ended, and hellos that were refused, by code.
     sessions_ended: RefusalCounter = RefusalCounter::default(),
+    /// Changes of address that sessions outlived: clients on another network, or NATs that forgot them.
+    path_changes: Counter = Counter::default(),
     /// Sessions offered another node, since this one had more than its share.
     sessions_offered: Counter = Counter::default(),
     /// Of these, those that left for it.

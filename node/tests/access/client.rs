@@ -148,7 +148,7 @@ pub(super) struct Client {
     pub(super) control: Frames,
     pub(super) welcome: wire::Welcome,
     /// Closing it would take the connection with it.
-    _endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
 }
 
 impl Client {
@@ -163,7 +163,7 @@ impl Client {
         let mut control = Frames::new(recv);
         let told = control.next::<wire::ToClient>().await.body;
         let Some(Told::Welcome(welcome)) = told else { panic!("{told:?}") };
-        Self { connection, send, control, welcome, _endpoint: endpoint }
+        Self { connection, send, control, welcome, endpoint }
     }
 
     pub(super) async fn say(&mut self, body: Say) {

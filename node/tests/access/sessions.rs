@@ -125,6 +125,22 @@ async fn heartbeats_keep_a_session_and_silence_ends_it() {
     assert!(lively.connection.close_reason().is_none());
 }
 
+/// Said by nobody; seen at the heartbeat after it, and the session goes on.
+#[tokio::test]
+async fn a_client_that_comes_from_another_address_is_counted() {
+    let world = World::new().await;
+    let mut client = Client::connect(&world, "ada", 1).await;
+    let beat = || Say::Heartbeat(wire::Heartbeat { token: 5, watermarks: Vec::new() });
+    for (moves, counted) in [(false, 0), (true, 1), (false, 1), (true, 2)] {
+        if moves {
+            client.endpoint.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        }
+        client.say(beat()).await;
+        let Told::HeartbeatAck(_) = client.told().await else { panic!("an answer") };
+        assert_eq!(world.metrics.path_changes.get(), counted);
+    }
+}
+
 #[tokio::test]
 async fn control_frames_that_have_no_place_end_the_connection() {
     let world = World::with(|limits| limits.access.follows_max = 2).await;
