@@ -19,6 +19,8 @@ pub struct Stats {
     /// Those among them that began on another node before the one before had ended, since the node
     /// asked for it: the app stayed online.
     pub moves: u64,
+    /// Sessions that were asked for in early data (0-RTT), a round trip before the handshake was done.
+    pub early_sessions: u64,
     /// Times the connection went on over a new socket after
     /// [`network_changed`](crate::Client::network_changed).
     pub migrations: u64,
@@ -41,6 +43,7 @@ pub(crate) struct Counters {
     pub(crate) duplicates_dropped: AtomicU64,
     pub(crate) sessions: AtomicU64,
     pub(crate) moves: AtomicU64,
+    pub(crate) early_sessions: AtomicU64,
     pub(crate) migrations: AtomicU64,
     pub(crate) parked: AtomicU64,
     /// Of connections that are gone.
@@ -67,6 +70,7 @@ impl Counters {
             duplicates_dropped: get(&self.duplicates_dropped),
             reconnects: get(&self.sessions).saturating_sub(1),
             moves: get(&self.moves),
+            early_sessions: get(&self.early_sessions),
             migrations: get(&self.migrations),
             parked: get(&self.parked),
             bytes_sent: get(&self.bytes_sent) + sent,

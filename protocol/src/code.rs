@@ -105,6 +105,8 @@ codes! {
         Internal = 68,
         /// Between nodes: the group's home is not here. Look up where it is now.
         NotHome = 69,
+        /// A request in early data (0-RTT), which may be a replay: ask again once the handshake is done.
+        TooEarly = 70,
 
         /// A code of a later version.
         Unknown = 255,
@@ -148,6 +150,7 @@ impl Code {
             | Self::StoreUnavailable
             | Self::Internal
             | Self::NotHome
+            | Self::TooEarly
             | Self::Unknown => Retry::Later,
             Self::Draining => Retry::Elsewhere,
             Self::TokenMissing | Self::TokenInvalid | Self::TokenExpired | Self::IncarnationExpired => {

@@ -3,17 +3,19 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use quinn::{SendStream, VarInt};
+use quinn::{RecvStream, SendStream, VarInt};
 use shoal_protocol::{Code, Refusal, Retry, UserId, VERSION, VERSION_MIN, frame::FRAME_BYTES_MAX, wire};
 use tokio::time::{sleep, timeout};
 
 use super::{
     follows::Asked,
     framed::{self, FrameReader, StreamError},
+    hellos::Unanswered,
     lock,
+    publish::{self, Publishing},
     shared::{Link, Shared},
 };
-use crate::{Closed, Lost};
+use crate::{Closed, Lost, stats::count};
 
 /// How long a node has for each step. One that is gone is left for the next after this.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +40,34 @@ pub(crate) struct Connected {
     pub(crate) user: UserId,
     /// What the hello asked for.
     pub(crate) asked: Vec<Asked>,
+    /// The publish stream, where messages were sent behind the hello.
+    pub(crate) publishing: Option<(SendStream, RecvStream)>,
+}
+
+/// What is sent before the node has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    Hello,
+    /// And messages behind it, since no other session sends them.
+    Messages,
+}
+
+/// A connection whose handshake is done.
+pub(crate) struct Reached<'s> {
+    connection: quinn::Connection,
+    /// What was said in early data, where the node took it.
+    said: Option<Said<'s>>,
+    ahead: Ahead,
+}
+
+/// A hello that is on its way.
+struct Said<'s> {
+    to_node: SendStream,
+    from_node: FrameReader,
+    asked: Vec<Asked>,
+    publishing: Option<Publishing<'s>>,
+    unanswered: Unanswered<'s>,
+    in_early_data: bool,
 }
 
 /// Why there is no session on a node.
@@ -51,26 +81,24 @@ pub(crate) enum DialError {
 
 /// Connects to a node and says hello.
 pub(crate) async fn dial(shared: &Shared, node: &str) -> Result<Connected, DialError> {
-    let connection = reach(shared, node).await.map_err(DialError::Lost)?;
-    greet(shared, node, connection).await
+    let reached = reach(shared, node, Ahead::Hello).await.map_err(DialError::Lost)?;
+    greet(shared, node, reached).await
 }
 
-/// A connection to a node, once there is a token for it.
-pub(crate) async fn reach(shared: &Shared, node: &str) -> Result<quinn::Connection, Lost> {
-    shared.token().await?;
-    connect(shared, node).await
+/// A connection to a node, once there is a token for it. Where the node is known from before, it is said hello to in
+/// early data (0-RTT), a round trip before the handshake is done.
+pub(crate) async fn reach<'s>(shared: &'s Shared, node: &str, ahead: Ahead) -> Result<Reached<'s>, Lost> {
+    let token = shared.token().await?;
+    connect(shared, node, &token, ahead).await
 }
 
 /// Says hello. A token that the node calls expired is renewed once.
-pub(crate) async fn greet(
-    shared: &Shared,
-    node: &str,
-    connection: quinn::Connection,
-) -> Result<Connected, DialError> {
-    match greet_once(shared, node, connection).await {
+pub(crate) async fn greet(shared: &Shared, node: &str, reached: Reached<'_>) -> Result<Connected, DialError> {
+    let ahead = reached.ahead;
+    match greet_once(shared, node, reached).await {
         Err(DialError::Lost(Lost::Refused(refusal))) if refusal.code == Code::TokenExpired => {
-            let connection = reach(shared, node).await.map_err(DialError::Lost)?;
-            greet_once(shared, node, connection).await
+            let reached = reach(shared, node, ahead).await.map_err(DialError::Lost)?;
+            greet_once(shared, node, reached).await
         }
         other => other,
     }
@@ -97,14 +125,17 @@ pub(crate) fn refused(shared: &Shared, refusal: Refusal) -> DialError {
     }
 }
 
-async fn greet_once(
-    shared: &Shared,
-    node: &str,
-    connection: quinn::Connection,
-) -> Result<Connected, DialError> {
+async fn greet_once(shared: &Shared, node: &str, reached: Reached<'_>) -> Result<Connected, DialError> {
+    let Reached { connection, said, ahead } = reached;
     let token = shared.token().await.map_err(DialError::Lost)?;
-    let greeted = timeout(HELLO_TIMEOUT, hello(shared, &connection, token)).await;
-    let greeting = match greeted {
+    let greeted = timeout(HELLO_TIMEOUT, async {
+        let said = match said {
+            Some(said) => said,
+            None => say_hello(shared, &connection, token, ahead).await?,
+        };
+        said.hear_welcome().await
+    });
+    let greeting = match greeted.await {
         Ok(Ok(greeting)) => greeting,
         Ok(Err(error)) => return Err(not_greeted(shared, &connection, error)),
         Err(_) => return Err(DialError::Lost(Lost::Silent)),
@@ -118,9 +149,12 @@ async fn greet_once(
         let closed = Closed::OtherUser { saved: known.to_string(), token: user.to_string() };
         return Err(DialError::Closed(closed));
     }
-    let Greeting { to_node, from_node, welcome, asked } = greeting;
+    let Greeting { to_node, from_node, welcome, asked, publishing, in_early_data } = greeting;
+    count(&shared.counters.early_sessions, in_early_data.into());
+    let publishing = publishing.and_then(Publishing::go_on);
     let link = Link::new(connection.clone(), welcome.session);
-    Ok(Connected { node: node.to_owned(), connection, link, to_node, from_node, welcome, user, asked })
+    let node = node.to_owned();
+    Ok(Connected { node, connection, link, to_node, from_node, welcome, user, asked, publishing })
 }
 
 fn not_greeted(shared: &Shared, connection: &quinn::Connection, error: HelloError) -> DialError {
@@ -135,7 +169,7 @@ fn not_greeted(shared: &Shared, connection: &quinn::Connection, error: HelloErro
 }
 
 /// The first of the node's addresses that answers, each given a head start before the next.
-async fn connect(shared: &Shared, node: &str) -> Result<quinn::Connection, Lost> {
+async fn connect<'s>(shared: &'s Shared, node: &str, token: &str, ahead: Ahead) -> Result<Reached<'s>, Lost> {
     let network = |error: &dyn std::fmt::Display| Lost::Network(format!("{node}: {error}"));
     let addresses = match timeout(RESOLVE_TIMEOUT, shared.config.transport.resolve(node)).await {
         Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
@@ -147,14 +181,17 @@ async fn connect(shared: &Shared, node: &str) -> Result<quinn::Connection, Lost>
     for (at, address) in (0_u32..).zip(addresses.into_iter().take(ADDRESSES_MAX)) {
         attempts.push(async move {
             sleep(ADDRESS_STAGGER * at).await;
-            connect_to(shared, address).await
+            // The same messages are not sent twice at the same time.
+            let early = if at == 0 { ahead } else { Ahead::Hello };
+            let (connection, said) = connect_to(shared, address, token, early).await?;
+            Ok(Reached { connection, said, ahead })
         });
     }
     let first = async {
         let mut last = "did not answer".to_owned();
         while let Some(result) = attempts.next().await {
             match result {
-                Ok(connection) => return Ok(connection),
+                Ok(reached) => return Ok(reached),
                 Err(error) => last = error,
             }
         }
@@ -166,19 +203,42 @@ async fn connect(shared: &Shared, node: &str) -> Result<quinn::Connection, Lost>
     }
 }
 
-async fn connect_to(shared: &Shared, address: SocketAddr) -> Result<quinn::Connection, String> {
+async fn connect_to<'s>(
+    shared: &'s Shared,
+    address: SocketAddr,
+    token: &str,
+    ahead: Ahead,
+) -> Result<(quinn::Connection, Option<Said<'s>>), String> {
     let endpoint = shared.config.transport.endpoint(address).map_err(|error| error.to_string())?;
     let connecting = endpoint
         .connect_with(shared.quic.clone(), address, &shared.config.server_name)
         .map_err(|error| error.to_string())?;
-    connecting.await.map_err(|error| error.to_string())
+    let (connection, accepted) = match connecting.into_0rtt() {
+        Ok(early) => early,
+        Err(connecting) => return Ok((connecting.await.map_err(|error| error.to_string())?, None)),
+    };
+    // What was said to a node that has forgotten the client is void, and the handshake goes on without.
+    let (said, is_accepted) = tokio::join!(say_hello(shared, &connection, token.to_owned(), ahead), accepted);
+    let said = said.ok();
+    if is_accepted {
+        return Ok((connection, said.map(|said| Said { in_early_data: true, ..said })));
+    }
+    if let Some(said) = said {
+        said.unanswered.answered();
+    }
+    match connection.close_reason() {
+        Some(error) => Err(error.to_string()),
+        None => Ok((connection, None)),
+    }
 }
 
-struct Greeting {
+struct Greeting<'s> {
     to_node: SendStream,
     from_node: FrameReader,
     welcome: wire::Welcome,
     asked: Vec<Asked>,
+    publishing: Option<Publishing<'s>>,
+    in_early_data: bool,
 }
 
 enum HelloError {
@@ -193,13 +253,15 @@ impl From<StreamError> for HelloError {
     }
 }
 
-async fn hello(
-    shared: &Shared,
+/// Says hello, and behind it what may be sent ahead of the answer.
+async fn say_hello<'s>(
+    shared: &'s Shared,
     connection: &quinn::Connection,
     token: String,
-) -> Result<Greeting, HelloError> {
+    ahead: Ahead,
+) -> Result<Said<'s>, StreamError> {
     let (mut to_node, from_node) = connection.open_bi().await.map_err(StreamError::Connection)?;
-    let mut from_node = FrameReader::new(from_node, FRAME_BYTES_MAX);
+    let from_node = FrameReader::new(from_node, FRAME_BYTES_MAX);
     let asked = shared.follows.wanted();
     let hello = wire::Hello {
         version_min: VERSION_MIN,
@@ -213,12 +275,25 @@ async fn hello(
     let hello = wire::ToNode { body: Some(wire::to_node::Body::Hello(hello)) };
     let unanswered = shared.hellos.leaves();
     framed::write(&mut to_node, &hello).await?;
-    let answer = from_node.next::<wire::ToClient>().await?.and_then(|frame| frame.body);
-    unanswered.answered();
-    match answer {
-        Some(wire::to_client::Body::Welcome(welcome)) => Ok(Greeting { to_node, from_node, welcome, asked }),
-        Some(wire::to_client::Body::Failure(failure)) => Err(HelloError::Refused(failure.into())),
-        _ => Err(HelloError::Unexpected),
+    let publishing = match ahead {
+        Ahead::Hello => None,
+        Ahead::Messages => publish::ahead(shared, connection).await?,
+    };
+    Ok(Said { to_node, from_node, asked, publishing, unanswered, in_early_data: false })
+}
+
+impl<'s> Said<'s> {
+    async fn hear_welcome(self) -> Result<Greeting<'s>, HelloError> {
+        let Self { to_node, mut from_node, asked, publishing, unanswered, in_early_data } = self;
+        let answer = from_node.next::<wire::ToClient>().await?.and_then(|frame| frame.body);
+        unanswered.answered();
+        match answer {
+            Some(wire::to_client::Body::Welcome(welcome)) => {
+                Ok(Greeting { to_node, from_node, welcome, asked, publishing, in_early_data })
+            }
+            Some(wire::to_client::Body::Failure(failure)) => Err(HelloError::Refused(failure.into())),
+            _ => Err(HelloError::Unexpected),
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    dial, lock, race,
+    dial::{self, Ahead},
+    lock, race,
     session::{self, End},
     shared::Shared,
 };
@@ -51,7 +52,7 @@ async fn drive(shared: &Arc<Shared>) -> Closed {
             None => tokio::select! {
                 biased;
                 () = shared.closing() => return Closed::ByApp,
-                connected = Box::pin(race::connect(shared, &mut backoff)) => match connected {
+                connected = Box::pin(race::connect(shared, &mut backoff, Ahead::Messages)) => match connected {
                     Ok(connected) => connected,
                     Err(why) => return why,
                 },

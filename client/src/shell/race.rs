@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    dial::{self, Connected, DialError},
+    dial::{self, Ahead, Connected, DialError, Reached},
     driver::{RETRY_AFTER_MAX, wait},
     lock,
     shared::Shared,
@@ -27,13 +27,17 @@ const NODES_MAX: usize = 3;
 /// Tries the nodes, with a wait after each round.
 ///
 /// Where the machine's network changes, waits are cut short, and what was tried by the one before is tried anew.
-pub(super) async fn connect(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<Connected, Closed> {
-    let mut race = Race::new(shared);
+pub(super) async fn connect(
+    shared: &Arc<Shared>,
+    backoff: &mut Backoff,
+    ahead: Ahead,
+) -> Result<Connected, Closed> {
+    let mut race = Race::new(shared, ahead);
     loop {
         shared.awake().await;
         if race.is_idle() && !race.begin() {
             wait(shared, backoff, race.retry_after).await;
-            race = Race::new(shared);
+            race = Race::new(shared, ahead);
             continue;
         }
         let connected = tokio::select! {
@@ -56,11 +60,12 @@ pub(super) async fn connect(shared: &Arc<Shared>, backoff: &mut Backoff) -> Resu
     }
 }
 
-type Reaching<'s> = Pin<Box<dyn Future<Output = (String, Result<quinn::Connection, Lost>)> + Send + 's>>;
+type Reaching<'s> = Pin<Box<dyn Future<Output = (String, Result<Reached<'s>, Lost>)> + Send + 's>>;
 
 /// One round of the nodes.
 struct Race<'s> {
     shared: &'s Shared,
+    ahead: Ahead,
     /// Those that have not answered, in the order in which they began.
     running: Vec<String>,
     reaching: FuturesUnordered<Reaching<'s>>,
@@ -73,9 +78,10 @@ struct Race<'s> {
 }
 
 impl<'s> Race<'s> {
-    fn new(shared: &'s Shared) -> Self {
+    fn new(shared: &'s Shared, ahead: Ahead) -> Self {
         Self {
             shared,
+            ahead,
             running: Vec::new(),
             reaching: FuturesUnordered::new(),
             next_at: Instant::now(),
@@ -87,7 +93,7 @@ impl<'s> Race<'s> {
     /// The same nodes from the beginning.
     fn anew(self) -> Self {
         lock(&self.shared.nodes).prefer(self.running);
-        Self::new(self.shared)
+        Self::new(self.shared, self.ahead)
     }
 
     fn is_idle(&self) -> bool {
@@ -104,8 +110,10 @@ impl<'s> Race<'s> {
             return false;
         };
         let (shared, name) = (self.shared, node.clone());
+        // The same messages are not sent twice at the same time.
+        let ahead = if self.is_idle() { self.ahead } else { Ahead::Hello };
         self.reaching.push(Box::pin(async move {
-            let reached = dial::reach(shared, &name).await;
+            let reached = dial::reach(shared, &name, ahead).await;
             (name, reached)
         }));
         self.running.push(node);
@@ -121,7 +129,7 @@ impl<'s> Race<'s> {
                 biased;
                 Some((node, reached)) = self.reaching.next() => {
                     let connected = match reached {
-                        Ok(connection) => dial::greet(self.shared, &node, connection).await,
+                        Ok(reached) => dial::greet(self.shared, &node, reached).await,
                         Err(why) => Err(DialError::Lost(why)),
                     };
                     if let Err(why) = &connected {

@@ -91,7 +91,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, connected: Connected) -> End {
     shared.follows.adopted(&connected.asked, limits.follows_max);
     shared.queue.welcomed(Incarnation(connected.welcome.incarnation), &limits);
     shared.online(&connected);
-    let Connected { node, connection, link, to_node, from_node, welcome, .. } = connected;
+    let Connected { node, connection, link, to_node, from_node, welcome, publishing, .. } = connected;
     let session = Session {
         shared: shared.clone(),
         node,
@@ -112,7 +112,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, connected: Connected) -> End {
         end = session.read_control(from_node, endings) => end,
         end = session.write_control(to_node) => end,
         end = session.watch_silence() => end,
-        end = session.publish() => end,
+        end = session.publish(publishing) => end,
         end = session.read_deliveries() => end,
         end = session.end_follows(ended) => end,
         end = session.read_signals() => end,

@@ -14,6 +14,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::timeout;
 
 use super::{
+    dial::Ahead,
     driver, framed, lock, race,
     session::{End, Session},
     sleep_until,
@@ -78,7 +79,7 @@ impl Session {
         let end = tokio::select! {
             biased;
             () = self.answered() => None,
-            connected = Box::pin(race::connect(&self.shared, &mut backoff)) => Some(match connected {
+            connected = Box::pin(race::connect(&self.shared, &mut backoff, Ahead::Hello)) => Some(match connected {
                 Ok(connected) => End::Outlived(Box::new(connected)),
                 Err(why) => End::Closed(why),
             }),

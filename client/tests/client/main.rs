@@ -16,6 +16,8 @@ mod admission;
 
 mod deliveries;
 
+mod early;
+
 mod many;
 
 mod moving;

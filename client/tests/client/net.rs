@@ -184,28 +184,45 @@ impl AsyncUdpSocket for MemorySocket {
 #[derive(Debug)]
 pub(crate) struct MemoryTransport {
     net: Net,
-    endpoint: Endpoint,
+    endpoint: Mutex<Endpoint>,
     host: IpAddr,
+    /// When an endpoint was asked for last.
+    begun: Mutex<Instant>,
 }
 
 impl MemoryTransport {
     pub(crate) fn new(net: &Net, host: IpAddr) -> Self {
-        let socket = net.bind(SocketAddr::new(host, 0));
-        let runtime = Arc::new(TokioRuntime);
-        let mut config = EndpointConfig::default();
-        config.rng_seed(Some([7; 32]));
-        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime).unwrap();
-        Self { net: net.clone(), endpoint, host }
+        let (endpoint, begun) = (Mutex::new(endpoint(net, host)), Mutex::new(Instant::now()));
+        Self { net: net.clone(), endpoint, host, begun }
     }
+
+    /// When the latest connection was begun.
+    pub(crate) fn begun(&self) -> Instant {
+        *self.begun.lock().unwrap()
+    }
+
+    /// All connections are gone at once.
+    pub(crate) fn hang_up(&self) {
+        let gone = std::mem::replace(&mut *self.endpoint.lock().unwrap(), endpoint(&self.net, self.host));
+        gone.close(0_u32.into(), b"");
+    }
+}
+
+fn endpoint(net: &Net, host: IpAddr) -> Endpoint {
+    let socket = net.bind(SocketAddr::new(host, 0));
+    let mut config = EndpointConfig::default();
+    config.rng_seed(Some([7; 32]));
+    Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime)).unwrap()
 }
 
 impl Transport for MemoryTransport {
     fn endpoint(&self, _: SocketAddr) -> io::Result<Endpoint> {
-        Ok(self.endpoint.clone())
+        *self.begun.lock().unwrap() = Instant::now();
+        Ok(self.endpoint.lock().unwrap().clone())
     }
 
     fn rebind(&self) -> io::Result<bool> {
-        self.endpoint.rebind_abstract(self.net.bind(SocketAddr::new(self.host, 0)))?;
+        self.endpoint.lock().unwrap().rebind_abstract(self.net.bind(SocketAddr::new(self.host, 0)))?;
         Ok(true)
     }
 }

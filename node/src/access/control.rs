@@ -14,7 +14,8 @@ use wire::{to_client::Body as ToClient, to_node::Body as ToNode};
 use super::{
     Shared, datagrams,
     follows::{Follows, Outcome, bad_id, parse},
-    hello::{CHUNK_BYTES_MAX, Greeting, check_token},
+    handshake::Handshake,
+    hello::{CHUNK_BYTES_MAX, Greeting, NoSession, check_token},
     registry::Registered,
     session::{Order, Session},
     stream,
@@ -46,6 +47,15 @@ impl std::convert::From<Refusal> for End {
 impl std::convert::From<ConnectionError> for End {
     fn from(error: ConnectionError) -> Self {
         Self::Lost(error)
+    }
+}
+
+impl std::convert::From<End> for NoSession {
+    fn from(end: End) -> Self {
+        match end {
+            End::Lost(error) => Self::Lost(error),
+            End::Closed(why) => Self::Refused(why),
+        }
     }
 }
 
@@ -101,7 +111,7 @@ impl Control {
         let Greeting { send, recv, frames, identity, .. } = greeting;
         // Fails only where the stream has ended already, and then the first write says so.
         let _ = send.set_priority(PRIORITY);
-        Self {
+        let mut control = Self {
             signal_pace: Pace::new(&shared.limits, AccessLimits::signal_rate),
             shared,
             send,
@@ -119,16 +129,42 @@ impl Control {
             expires_ms: identity.claims.expires_ms,
             leave_by: None,
             parked: None,
+        };
+        let session = Arc::clone(&control.session);
+        control.tasks.spawn(async move {
+            session.deliveries().run().await;
+        });
+        control.arm_timer();
+        control
+    }
+
+    /// Serves a client whose hello came in early data, until its handshake is done: the client is who it was then.
+    ///
+    /// Until there, all that comes may be said for the second time. That harms neither messages, which have their
+    /// numbers, nor watermarks, which only rise. Requests are refused where they come in ([`stream`]), and datagrams
+    /// are left out: nobody begins to type twice.
+    pub(super) async fn run_early(&mut self, handshake: &mut Handshake) -> Result<(), NoSession> {
+        loop {
+            consume_budget().await;
+            let event = tokio::select! {
+                biased;
+                () = handshake.ended() => break,
+                event = self.next() => event,
+            };
+            match event {
+                Event::Datagram(Ok(_)) => {}
+                event => self.handle(event).await?,
+            }
+        }
+        // It ends with a connection that is lost before, too.
+        match self.session.connection().close_reason() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
         }
     }
 
     /// Serves until the session ends.
     pub(super) async fn run(mut self) -> End {
-        let session = Arc::clone(&self.session);
-        self.tasks.spawn(async move {
-            session.deliveries().run().await;
-        });
-        self.arm_timer();
         loop {
             consume_budget().await;
             let event = self.next().await;

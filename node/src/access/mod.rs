@@ -23,6 +23,7 @@
 //! | the same device in another session | connection | `SessionReplaced` |
 //! | any other stream's first frame is not a `StreamOpen`, or too late | stream | `BadFrame`, `TimedOut` |
 //! | garbage, cut off or too large frames on a publish or request stream | stream | `BadFrame`, `FrameTooLarge` |
+//! | a request in early data, which may be a replay | stream | `TooEarly` |
 //! | a publish without a message, or with a bad id | stream | `BadRequest` |
 //! | more publish or request streams than the limit | stream | `TooMany` |
 //! | a delivery stream stopped by the client | that follow | nothing: it was its wish |
@@ -52,6 +53,8 @@ mod events;
 mod follows;
 
 mod gone;
+
+mod handshake;
 
 mod hello;
 

@@ -41,6 +41,21 @@ struct State<S> {
 }
 
 impl<S: Registered> State<S> {
+    fn may_admit(&self, session: &S, limits: &AccessLimits) -> Result<(), Refusal> {
+        let devices = self.by_user.get(session.user()).map_or(&[][..], Vec::as_slice);
+        if self.is_draining {
+            Err(Refusal::new(Code::Draining, "the node is going"))
+        } else if devices.iter().any(|other| other.device() == session.device()) {
+            Ok(())
+        } else if self.count >= limits.sessions_max {
+            Err(Refusal::new(Code::Busy, "the node has as many sessions as it takes"))
+        } else if devices.len() >= limits.sessions_per_user_max {
+            Err(Refusal::new(Code::TooMany, "the user has as many sessions as one may have"))
+        } else {
+            Ok(())
+        }
+    }
+
     fn is_in(&mut self, session: &S) {
         let region = session.region();
         match self.by_region.get_mut(region) {
@@ -66,45 +81,35 @@ impl<S: Registered> Registry<S> {
         Self { state: Mutex::new(state), emptied: Notify::new(), limits }
     }
 
+    /// Would [`Self::admit`] take it in now?
+    ///
+    /// # Errors
+    /// Those of `admit`.
+    pub(super) fn may_admit(&self, session: &S) -> Result<(), Refusal> {
+        self.lock().may_admit(session, &self.limits.load())
+    }
+
     /// Takes a session in; the one that its device had before, if any, is put out and handed back.
     ///
     /// # Errors
     /// `Draining`, `Busy` (the node is full) or `TooMany` (the user has enough devices here).
     pub(super) fn admit(&self, session: &Arc<S>) -> Result<Option<Arc<S>>, Refusal> {
-        let limits = self.limits.load();
         let mut state = self.lock();
-        if state.is_draining {
-            return Err(Refusal::new(Code::Draining, "the node is going"));
-        }
-        let is_full = state.count >= limits.sessions_max;
+        state.may_admit(session, &self.limits.load())?;
         let devices = state.by_user.entry(session.user().clone()).or_default();
-        if let Some(same) = devices.iter_mut().find(|other| other.device() == session.device()) {
-            let replaced = std::mem::replace(same, Arc::clone(session));
-            state.is_out(&replaced);
-            state.is_in(session);
-            return Ok(Some(replaced));
-        }
-        let refusal = if is_full {
-            Some(Refusal::new(Code::Busy, "the node has as many sessions as it takes"))
-        } else if devices.len() >= limits.sessions_per_user_max {
-            Some(Refusal::new(Code::TooMany, "the user has as many sessions as one may have"))
-        } else {
-            None
-        };
-        match refusal {
-            Some(refusal) => {
-                if devices.is_empty() {
-                    state.by_user.remove(session.user());
-                }
-                Err(refusal)
-            }
+        let replaced = match devices.iter_mut().find(|other| other.device() == session.device()) {
+            Some(same) => Some(std::mem::replace(same, Arc::clone(session))),
             None => {
                 devices.push(Arc::clone(session));
                 state.count += 1;
-                state.is_in(session);
-                Ok(None)
+                None
             }
+        };
+        if let Some(replaced) = &replaced {
+            state.is_out(replaced);
         }
+        state.is_in(session);
+        Ok(replaced)
     }
 
     /// Puts a session out, if it has not been replaced already.

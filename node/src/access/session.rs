@@ -17,6 +17,7 @@ use super::{
     accept::Newcomer,
     control::{Control, End},
     datagrams::Clearance,
+    handshake::Handshake,
     hello::{self, Greeting, Identity, NoSession},
     registry::Registered,
     stream::OpenStreams,
@@ -235,46 +236,63 @@ pub(super) async fn run(shared: Arc<Shared>, connecting: Connecting, newcomer: N
     tracing::debug!(user = %session.user(), device = %session.device, code = %why.code, "session ended: {}", why.reason);
 }
 
-/// A session that was let in; it is out when this is dropped, however its task ends.
+/// A session whose client has said hello; it is out when this is dropped, however its task ends.
 struct Present {
     shared: Arc<Shared>,
     session: Arc<Session>,
+    is_admitted: bool,
 }
 
 impl Present {
     fn new(shared: &Arc<Shared>, session: Arc<Session>) -> Self {
-        shared.metrics.sessions.inc();
-        shared.metrics.sessions_opened.inc();
-        Self { shared: Arc::clone(shared), session }
+        Self { shared: Arc::clone(shared), session, is_admitted: false }
+    }
+
+    /// Takes the session in, in the place of the one that its device had.
+    fn admit(&mut self, control: &mut Control) -> Result<(), Refusal> {
+        let replaced = self.shared.sessions.admit(&self.session)?;
+        self.is_admitted = true;
+        self.shared.metrics.sessions.inc();
+        self.shared.metrics.sessions_opened.inc();
+        if let Some(replaced) = replaced {
+            replaced.order(Order::Replaced);
+            control.notify(replacement(&self.session));
+        }
+        Ok(())
     }
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
         self.session.deliveries.close();
-        self.shared.sessions.remove(&self.session);
-        self.shared.metrics.sessions.dec();
+        if self.is_admitted {
+            self.shared.sessions.remove(&self.session);
+            self.shared.metrics.sessions.dec();
+        }
     }
 }
 
 /// Handshake and hello, in the time there is for them.
 async fn begin(shared: &Arc<Shared>, connecting: Connecting) -> Option<(Present, Control)> {
+    let Ok((connection, established)) = connecting.into_0rtt() else {
+        unreachable!("a node may always write before the handshake is done");
+    };
+    let mut handshake = Handshake::new(established);
     let hello_until = tokio::time::Instant::now() + shared.limits.load().hello();
-    let connection = match tokio::time::timeout_at(hello_until, connecting).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a handshake failed");
+    let entering = enter(shared, connection.clone(), &mut handshake);
+    let entered = tokio::time::timeout_at(hello_until, entering).await;
+    let refused = match entered {
+        Ok(Ok(begun)) => return Some(begun),
+        Ok(Err(NoSession::Lost(error))) => {
+            tracing::debug!(%error, "a connection was lost before there was a session");
             return None;
         }
-        Err(_) => return None,
-    };
-    let greeted = tokio::time::timeout_at(hello_until, hello::greet(shared, &connection)).await;
-    let greeted =
-        greeted.unwrap_or_else(|_| Err(Refusal::new(Code::TimedOut, "no hello came in time").into()));
-    let refused = match greeted.and_then(|greeting| Ok(admit(shared, connection.clone(), greeting)?)) {
-        Ok(begun) => return Some(begun),
-        Err(NoSession::Lost(_)) => return None,
-        Err(NoSession::Refused(refused)) => refused,
+        Ok(Err(NoSession::Refused(refused))) => {
+            // Said before the handshake is done, the code would not get through (RFC 9000 §10.2.3).
+            let _ = tokio::time::timeout_at(hello_until, handshake.ended()).await;
+            refused
+        }
+        Err(_) => Refusal::new(Code::TimedOut, "no hello came in time"),
     };
     tracing::debug!(code = %refused.code, remote = %connection.remote_address(), "no session: {}", refused.reason);
     shared.metrics.sessions_ended.inc(refused.code);
@@ -282,14 +300,37 @@ async fn begin(shared: &Arc<Shared>, connecting: Connecting) -> Option<(Present,
     None
 }
 
-fn admit(
+/// From a connection whose handshake may not be done yet to a session.
+///
+/// A hello in early data (0-RTT, RFC 8446 §2.3) may be a replay of one that was said before. It is answered at
+/// once, and so are the messages that come with it: what may be said again in any case is harmless. What is not (a
+/// place among the sessions, which its device's other session loses for it) waits for the end of the handshake, to
+/// which a replay never comes; see also [`Control::run_early`].
+async fn enter(
+    shared: &Arc<Shared>,
+    connection: Connection,
+    handshake: &mut Handshake,
+) -> Result<(Present, Control), NoSession> {
+    let greeting = hello::greet(shared, &connection).await?;
+    let is_early = greeting.recv.is_0rtt();
+    let (mut present, mut control) = open(shared, connection, greeting)?;
+    if is_early {
+        shared.metrics.early_hellos.inc();
+        control.run_early(handshake).await?;
+    }
+    present.admit(&mut control)?;
+    Ok((present, control))
+}
+
+/// Puts the answer to a good hello on its way.
+fn open(
     shared: &Arc<Shared>,
     connection: Connection,
     greeting: Greeting,
 ) -> Result<(Present, Control), Refusal> {
     let follows = greeting.hello.follows.iter().map(super::follows::parse).collect::<Result<Vec<_>, _>>()?;
     let session = Arc::new(Session::new(shared, connection, &greeting.identity));
-    let replaced = shared.sessions.admit(&session)?;
+    shared.sessions.may_admit(&session)?;
     let present = Present::new(shared, Arc::clone(&session));
     let welcome = hello::welcome(shared, &session, &greeting.identity);
     tracing::debug!(user = %session.user(), device = %session.device, agent = greeting.hello.agent, "session began");
@@ -297,10 +338,6 @@ fn admit(
     control.tell(wire::to_client::Body::Welcome(welcome));
     for (group, from) in follows {
         control.follow(group, from);
-    }
-    if let Some(replaced) = replaced {
-        replaced.order(Order::Replaced);
-        control.notify(replacement(&session));
     }
     Ok((present, control))
 }

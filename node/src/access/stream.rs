@@ -113,6 +113,10 @@ async fn dispatch(
             let _place = Place::take(&session.open.publish, shared.limits.load().publish_streams_max)?;
             publish::serve(shared, session, send, incoming).await
         }
+        // It may be a replay, and not every request may be answered twice.
+        Some(Body::Request(_)) if incoming.recv.is_0rtt() => {
+            Err(Violation::new(Code::TooEarly, "a request in early data"))
+        }
         Some(Body::Request(request)) => {
             let _place = Place::take(&session.open.requests, shared.limits.load().requests_max)?;
             // Few streams are requests, and each but for a moment.

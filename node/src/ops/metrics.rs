@@ -43,6 +43,8 @@ metrics! {
     sessions: Gauge = Gauge::default(),
     /// Sessions opened.
     sessions_opened: Counter = Counter::default(),
+    /// Hellos that came in early data (0-RTT), replays among them.
+    early_hellos: Counter = Counter::default(),
     /// Sessions that ended, and hellos that were refused, by code.
     sessions_ended: RefusalCounter = RefusalCounter::default(),
     /// Changes of address that sessions outlived: clients on another network, or NATs that forgot them.

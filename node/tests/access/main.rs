@@ -9,6 +9,8 @@ mod world;
 
 mod bystander;
 
+mod early;
+
 mod hello;
 
 mod streams;

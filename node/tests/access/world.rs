@@ -10,6 +10,7 @@ use std::{
 };
 
 use quinn::{Runtime, TokioRuntime};
+use rustls::server::StoresServerSessions;
 use shoal_certs::{Authority, Claims, Identity, PrivateKey, Seed, TokenSigner, TokenVerifier};
 use shoal_node::{
     clock::Clock,
@@ -52,6 +53,8 @@ pub(super) struct World {
     verifier: TokenVerifier,
     disk: MemoryDisk,
     limits: Limits,
+    /// Where the node keeps its clients' tickets, if not as it does by default.
+    pub(super) tickets: Option<Arc<dyn StoresServerSessions>>,
 }
 
 impl World {
@@ -80,6 +83,7 @@ impl World {
             verifier: TokenVerifier::from_pem(&token_key.public_pem()).unwrap(),
             disk: MemoryDisk::new(1),
             limits,
+            tickets: None,
         };
         world.start().await;
         world
@@ -90,10 +94,14 @@ impl World {
         let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
         let socket = UdpSocket::bind(self.address).unwrap();
         self.address = socket.local_addr().unwrap();
+        let mut tls = shoal_certs::server_config(&self.identity, 64);
+        if let Some(tickets) = &self.tickets {
+            tls.session_storage = tickets.clone();
+        }
         let parts = Parts {
             sockets: vec![runtime.wrap_udp_socket(socket).unwrap()],
             runtime,
-            tls: shoal_certs::server_config(&self.identity, 64),
+            tls,
             tokens: self.verifier.clone(),
             store: Arc::new(MemoryStore::open(&self.disk, MemoryTiming::default())),
             clock: self.clock.clone(),

@@ -15,13 +15,25 @@ pub(crate) fn user(name: &str) -> UserId {
 }
 
 pub(crate) async fn client(machine: &Machine, name: &str, device: u64) -> Client {
+    let config = config(machine, name, device, [machine.address().to_string()], |_| {});
+    Client::connect(config).await.unwrap()
+}
+
+/// A client of the machine's that reaches it at these addresses.
+pub(crate) fn config(
+    machine: &Machine,
+    name: &str,
+    device: u64,
+    nodes: [String; 1],
+    change: impl FnOnce(&mut rustls::ClientConfig),
+) -> Config {
     let keys = KeyFolder::open(machine.data()).unwrap();
     let now_ms = SystemClock.now_ms();
     let claims = Claims::new(user(name), now_ms, now_ms + 3_600_000);
     let token = keys.token_signer().unwrap().sign(&claims);
-    let tls = tls_from_ca(&keys.ca_pem().unwrap()).unwrap();
-    let config = Config::new([machine.address().to_string()], tls, token, DeviceId(device));
-    Client::connect(config).await.unwrap()
+    let mut tls = tls_from_ca(&keys.ca_pem().unwrap()).unwrap();
+    change(&mut tls);
+    Config::new(nodes, tls, token, DeviceId(device))
 }
 
 /// The next message of a follow: who sent it, and what.

@@ -11,6 +11,8 @@ mod load;
 
 mod cluster;
 
+mod early;
+
 mod faults;
 
 mod measured;
