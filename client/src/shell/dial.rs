@@ -211,7 +211,7 @@ async fn connect_to<'s>(
 ) -> Result<(quinn::Connection, Option<Said<'s>>), String> {
     let endpoint = shared.config.transport.endpoint(address).map_err(|error| error.to_string())?;
     let connecting = endpoint
-        .connect_with(shared.quic.clone(), address, &shared.config.server_name)
+        .connect_with(shared.quic(), address, &shared.config.server_name)
         .map_err(|error| error.to_string())?;
     let (connection, accepted) = match connecting.into_0rtt() {
         Ok(early) => early,

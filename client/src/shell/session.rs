@@ -122,7 +122,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, connected: Connected) -> End {
     };
     shared.queue.disconnected();
     session.connection.close(VarInt::from_u32(Code::None as u32), b"");
-    shared.counters.gone(session.connection.stats());
+    shared.disconnected(&session.connection);
     end
 }
 

@@ -39,6 +39,9 @@ const DATAGRAMS_IN_BYTES: usize = 32 << 10;
 const DATAGRAMS_OUT_BYTES: usize = 16 << 10;
 /// The longest chosen connection id: not to be guessed.
 const CONNECTION_ID_BYTES: usize = 16;
+/// What is believed of a round trip that was measured before: paths change.
+const ROUND_TRIP_MIN: Duration = Duration::from_millis(50);
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// Requests that are under way at the same time; more wait.
 const REQUESTS_MAX: usize = 4;
 
@@ -95,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) requests: Semaphore,
     pub(crate) signals: Mutex<Vec<mpsc::Sender<Signal>>>,
     pub(crate) counters: Counters,
+    /// How long a round trip took on the network that the machine is on; none where that is not known.
+    round_trip: Mutex<Option<Duration>>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) link: watch::Sender<Option<Link>>,
     pub(crate) welcomed: Mutex<Option<Welcomed>>,
@@ -151,6 +156,7 @@ impl Shared {
             requests: Semaphore::new(REQUESTS_MAX),
             signals: Mutex::new(Vec::new()),
             counters: Counters::default(),
+            round_trip: Mutex::new(None),
             state: watch::Sender::new(State::Connecting),
             link: watch::Sender::new(None),
             welcomed: Mutex::new(user.map(|user| Welcomed { user, limits: wire::Limits::default() })),
@@ -210,6 +216,25 @@ impl Shared {
         self.state.send_replace(State::Online { node: connected.node.clone() });
     }
 
+    /// A connection that had a session is gone.
+    pub(crate) fn disconnected(&self, connection: &quinn::Connection) {
+        let stats = connection.stats();
+        *lock(&self.round_trip) = Some(stats.path.rtt);
+        self.counters.gone(stats);
+    }
+
+    /// How to connect: with the last round trip on this network for a first guess (RFC 9002 §6.2.2), so that a first
+    /// packet that is lost is sent again as soon as is due there.
+    pub(crate) fn quic(&self) -> quinn::ClientConfig {
+        let mut quic = self.quic.clone();
+        if let Some(round_trip) = *lock(&self.round_trip) {
+            let mut transport = transport_config(self.config.streams_max);
+            transport.initial_rtt(round_trip.clamp(ROUND_TRIP_MIN, ROUND_TRIP_MAX));
+            quic.transport_config(Arc::new(transport));
+        }
+        quic
+    }
+
     /// The session was lost, or another attempt failed.
     pub(crate) fn offline(&self, why: Lost) {
         *lock(&self.last_failure) = Some(why.clone());
@@ -248,6 +273,7 @@ impl Shared {
     /// The machine's network has changed: goes on over another socket, if there is one, and looks at once
     /// whether the node is there, or tries anew.
     pub(crate) fn network_changed(&self) -> io::Result<()> {
+        *lock(&self.round_trip) = None;
         let moved = self.config.transport.rebind();
         if matches!(moved, Ok(true)) && self.link.borrow().is_some() {
             count(&self.counters.migrations, 1);

@@ -19,16 +19,20 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use quinn::{Connection, ConnectionError, OpenUni, WriteError};
 use shoal_protocol::{Code, GroupId, Seq, frame, wire};
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Sleep, sleep},
+};
 
 use super::{
     cursors::{Cursor, Cursors, Waits},
     pages::{Page, Pages},
+    rest::rest,
     runs::Runs,
     signal::Signal,
     streams::Streams,
@@ -103,6 +107,7 @@ struct Io<'io, 'task, 'connection> {
     cx: &'io mut Context<'task>,
     opening: Pin<&'io mut Option<OpenUni<'connection>>>,
     connection: &'connection Connection,
+    has_written: bool,
 }
 
 impl Deliveries {
@@ -137,7 +142,30 @@ impl Deliveries {
     /// Writes what is due until the connection is gone. One task calls this.
     pub async fn run(&self) -> ConnectionError {
         let mut opening = pin!(None);
-        poll_fn(|cx| self.poll(&mut Io { cx, opening: opening.as_mut(), connection: &self.connection })).await
+        let mut resting: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            if let Some(rest) = &mut resting {
+                ready!(rest.as_mut().poll(cx));
+                resting = None;
+            }
+            let (opening, connection) = (opening.as_mut(), &self.connection);
+            let mut io = Io { cx, opening, connection, has_written: false };
+            let polled = self.poll(&mut io);
+            if io.has_written && self.is_clients() {
+                resting = rest(connection.rtt()).map(|rest| Box::pin(sleep(rest)));
+            }
+            if let Some(rest) = &mut resting {
+                // It has just begun: this says who is to be woken.
+                let _ = rest.as_mut().poll(cx);
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Does it go to a client, and not to another node?
+    fn is_clients(&self) -> bool {
+        self.signal.user().is_some()
     }
 
     /// A number for a cursor that is about to be attached.
@@ -353,7 +381,8 @@ impl Deliveries {
             state.ready.push_back(number);
         }
         self.metrics.delivered.add(records);
-        if self.signal.user().is_none() {
+        io.has_written |= records > 0;
+        if !self.is_clients() {
             self.metrics.fed.add(records);
         }
         self.metrics.delivered_bytes.add(bytes as u64);

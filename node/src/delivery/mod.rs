@@ -6,6 +6,8 @@ mod signal;
 
 mod tail;
 
+mod rest;
+
 mod runs;
 
 mod pages;
