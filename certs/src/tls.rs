@@ -19,8 +19,9 @@ const CLIENT_SESSIONS_MAX: usize = 32;
 
 /// What a node shows its clients.
 ///
-/// Early data (0-RTT) is accepted; rustls does so only from sessions it still holds. It holds
-/// `sessions_max` of them, the oldest forgotten first; each connection takes two, and about half
+/// Early data (0-RTT) is accepted; rustls does so only from sessions it still holds, each once, and
+/// only within a minute of when it was sent. What is done with it must be harmless under replay all
+/// the same (RFC 8446 §8). It holds `sessions_max` of them, the oldest forgotten first; each connection takes two, and about half
 /// a kilobyte each. An early connection that finds its session forgotten falls back to a full
 /// handshake.
 #[must_use]

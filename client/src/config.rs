@@ -47,7 +47,9 @@ impl Config {
     /// - `nodes`: `host:port` of some of the nodes, at least one; the client learns of others.
     /// - `tls`: whom to trust: [`tls_from_ca`](crate::tls_from_ca), or any configuration for TLS
     ///   1.3. Where it names no ALPN, the protocol's is put in. Clients that share it share their
-    ///   session tickets.
+    ///   session tickets. Where it enables early data (0-RTT), as `tls_from_ca` does, a client says
+    ///   hello and sends what it has queued before the handshake is done; nodes see to it that a
+    ///   replay does no harm.
     /// - `token`: a string, or a [`TokenSource`] that renews.
     /// - `device`: this installation of the app, chosen at random once and kept
     ///   ([`new_device`](crate::new_device)). A user has one session for each device: a second
