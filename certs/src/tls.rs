@@ -21,9 +21,9 @@ const CLIENT_SESSIONS_MAX: usize = 32;
 ///
 /// Early data (0-RTT) is accepted; rustls does so only from sessions it still holds, each once, and
 /// only within a minute of when it was sent. What is done with it must be harmless under replay all
-/// the same (RFC 8446 §8). It holds `sessions_max` of them, the oldest forgotten first; each connection takes two, and about half
-/// a kilobyte each. An early connection that finds its session forgotten falls back to a full
-/// handshake.
+/// the same (RFC 8446 §8). It holds `sessions_max` of them, the oldest forgotten first; each
+/// connection takes two, and about half a kilobyte each. An early connection that finds its session
+/// forgotten falls back to a full handshake.
 #[must_use]
 pub fn server_config(identity: &Identity, sessions_max: usize) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(provider())

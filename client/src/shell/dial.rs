@@ -4,15 +4,15 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use quinn::{RecvStream, SendStream, VarInt};
-use shoal_protocol::{Code, Refusal, Retry, UserId, VERSION, VERSION_MIN, frame::FRAME_BYTES_MAX, wire};
+use shoal_protocol::{Code, Refusal, Retry, UserId, wire};
 use tokio::time::{sleep, timeout};
 
 use super::{
     follows::Asked,
-    framed::{self, FrameReader, StreamError},
-    hellos::Unanswered,
+    framed::{self, FrameReader},
+    greeting::{Ahead, Greeting, HelloError, Said, say_hello},
     lock,
-    publish::{self, Publishing},
+    publish::Publishing,
     shared::{Link, Shared},
 };
 use crate::{Closed, Lost, stats::count};
@@ -25,8 +25,6 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const ADDRESS_STAGGER: Duration = Duration::from_millis(250);
 /// The most addresses of one node that are tried.
 const ADDRESSES_MAX: usize = 8;
-/// What the nodes' logs are told of the app.
-const AGENT_BYTES_MAX: usize = 128;
 
 /// A connection with a session on it.
 #[derive(Debug)]
@@ -44,30 +42,12 @@ pub(crate) struct Connected {
     pub(crate) publishing: Option<(SendStream, RecvStream)>,
 }
 
-/// What is sent before the node has answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ahead {
-    Hello,
-    /// And messages behind it, since no other session sends them.
-    Messages,
-}
-
 /// A connection whose handshake is done.
 pub(crate) struct Reached<'s> {
     connection: quinn::Connection,
     /// What was said in early data, where the node took it.
     said: Option<Said<'s>>,
     ahead: Ahead,
-}
-
-/// A hello that is on its way.
-struct Said<'s> {
-    to_node: SendStream,
-    from_node: FrameReader,
-    asked: Vec<Asked>,
-    publishing: Option<Publishing<'s>>,
-    unanswered: Unanswered<'s>,
-    in_early_data: bool,
 }
 
 /// Why there is no session on a node.
@@ -221,85 +201,15 @@ async fn connect_to<'s>(
     let (said, is_accepted) = tokio::join!(say_hello(shared, &connection, token.to_owned(), ahead), accepted);
     let said = said.ok();
     if is_accepted {
-        return Ok((connection, said.map(|said| Said { in_early_data: true, ..said })));
+        return Ok((connection, said.map(Said::taken_early)));
     }
     if let Some(said) = said {
-        said.unanswered.answered();
+        said.void();
     }
     match connection.close_reason() {
         Some(error) => Err(error.to_string()),
         None => Ok((connection, None)),
     }
-}
-
-struct Greeting<'s> {
-    to_node: SendStream,
-    from_node: FrameReader,
-    welcome: wire::Welcome,
-    asked: Vec<Asked>,
-    publishing: Option<Publishing<'s>>,
-    in_early_data: bool,
-}
-
-enum HelloError {
-    Refused(Refusal),
-    Stream(StreamError),
-    Unexpected,
-}
-
-impl From<StreamError> for HelloError {
-    fn from(error: StreamError) -> Self {
-        Self::Stream(error)
-    }
-}
-
-/// Says hello, and behind it what may be sent ahead of the answer.
-async fn say_hello<'s>(
-    shared: &'s Shared,
-    connection: &quinn::Connection,
-    token: String,
-    ahead: Ahead,
-) -> Result<Said<'s>, StreamError> {
-    let (mut to_node, from_node) = connection.open_bi().await.map_err(StreamError::Connection)?;
-    let from_node = FrameReader::new(from_node, FRAME_BYTES_MAX);
-    let asked = shared.follows.wanted();
-    let hello = wire::Hello {
-        version_min: VERSION_MIN,
-        version_max: VERSION,
-        token,
-        device: shared.config.device.0,
-        follows: asked.iter().map(|asked| asked.follow.clone()).collect(),
-        agent: shared.config.agent.chars().scan(0, fits_agent).collect(),
-        region: shared.config.region.clone(),
-    };
-    let hello = wire::ToNode { body: Some(wire::to_node::Body::Hello(hello)) };
-    let unanswered = shared.hellos.leaves();
-    framed::write(&mut to_node, &hello).await?;
-    let publishing = match ahead {
-        Ahead::Hello => None,
-        Ahead::Messages => publish::ahead(shared, connection).await?,
-    };
-    Ok(Said { to_node, from_node, asked, publishing, unanswered, in_early_data: false })
-}
-
-impl<'s> Said<'s> {
-    async fn hear_welcome(self) -> Result<Greeting<'s>, HelloError> {
-        let Self { to_node, mut from_node, asked, publishing, unanswered, in_early_data } = self;
-        let answer = from_node.next::<wire::ToClient>().await?.and_then(|frame| frame.body);
-        unanswered.answered();
-        match answer {
-            Some(wire::to_client::Body::Welcome(welcome)) => {
-                Ok(Greeting { to_node, from_node, welcome, asked, publishing, in_early_data })
-            }
-            Some(wire::to_client::Body::Failure(failure)) => Err(HelloError::Refused(failure.into())),
-            _ => Err(HelloError::Unexpected),
-        }
-    }
-}
-
-fn fits_agent(bytes: &mut usize, c: char) -> Option<char> {
-    *bytes += c.len_utf8();
-    (*bytes <= AGENT_BYTES_MAX).then_some(c)
 }
 
 /// May the next attempt go to another node at once?

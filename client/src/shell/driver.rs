@@ -6,7 +6,8 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    dial::{self, Ahead},
+    dial,
+    greeting::Ahead,
     lock, race,
     session::{self, End},
     shared::Shared,

@@ -4,7 +4,8 @@
 //! - [`shared`]: what the app's handles and the task share;
 //! - [`queue`], [`follows`], [`following`]: the core's outbox and inboxes, and who waits for them;
 //! - [`driver`]: connect, run a session, connect again; [`race`]: which node it is to be;
-//! - [`dial`]: from a node's name to a welcome; [`hellos`]: those that got no answer;
+//! - [`dial`]: from a node's name to a welcome; [`greeting`]: the first words, and [`hellos`]: those
+//!   that got no answer;
 //! - [`session`]: one live session, with [`control`], [`publish`], [`delivery`], [`renewal`]
 //!   and [`silence`];
 //! - [`request`]: one stream for each question.
@@ -22,6 +23,8 @@ pub(crate) mod driver;
 mod race;
 
 pub(crate) mod dial;
+
+mod greeting;
 
 mod hellos;
 

@@ -10,8 +10,9 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    dial::{self, Ahead, Connected, DialError, Reached},
+    dial::{self, Connected, DialError, Reached},
     driver::{RETRY_AFTER_MAX, wait},
+    greeting::Ahead,
     lock,
     shared::Shared,
 };

@@ -14,8 +14,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    dial::Ahead,
-    driver, framed, lock, race,
+    driver, framed,
+    greeting::Ahead,
+    lock, race,
     session::{End, Session},
     sleep_until,
 };

@@ -151,7 +151,7 @@ impl Deliveries {
             let (opening, connection) = (opening.as_mut(), &self.connection);
             let mut io = Io { cx, opening, connection, has_written: false };
             let polled = self.poll(&mut io);
-            if io.has_written && self.is_clients() {
+            if io.has_written && self.goes_to_client() {
                 resting = rest(connection.rtt()).map(|rest| Box::pin(sleep(rest)));
             }
             if let Some(rest) = &mut resting {
@@ -163,8 +163,8 @@ impl Deliveries {
         .await
     }
 
-    /// Does it go to a client, and not to another node?
-    fn is_clients(&self) -> bool {
+    /// The other end is a client, and no node.
+    fn goes_to_client(&self) -> bool {
         self.signal.user().is_some()
     }
 
@@ -382,7 +382,7 @@ impl Deliveries {
         }
         self.metrics.delivered.add(records);
         io.has_written |= records > 0;
-        if !self.is_clients() {
+        if !self.goes_to_client() {
             self.metrics.fed.add(records);
         }
         self.metrics.delivered_bytes.add(bytes as u64);
