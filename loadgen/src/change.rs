@@ -30,11 +30,7 @@ impl Change {
         let mut is_first = true;
         loop {
             match self.ask(group).await {
-                // A change that held already says where it is done only if it is a join.
-                Ok(changed) if is_first || changed.changed as usize == self.users() => {
-                    return Ok(Some(changed.seq));
-                }
-                Ok(_) => return Ok(None),
+                Ok(changed) => return Ok(Some(changed.seq).filter(|seq| *seq > 0)),
                 Err(RequestError::Refused(refusal)) if !is_first && refusal.code == Code::NotMember => {
                     return Ok(None);
                 }
@@ -53,13 +49,6 @@ impl Change {
             Self::Add(admin, users) => admin.add(group, users).await,
             Self::Leave(client) => client.leave(group).await,
             Self::Remove(admin, users) => admin.remove(group, users).await,
-        }
-    }
-
-    fn users(&self) -> usize {
-        match self {
-            Self::Join(_) | Self::Leave(_) => 1,
-            Self::Add(_, users) | Self::Remove(_, users) => users.len(),
         }
     }
 }

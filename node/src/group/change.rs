@@ -22,8 +22,8 @@ pub(crate) struct Decided {
     /// The records to write, in order, the first at the sequence that was given; none where what
     /// was asked for holds already.
     pub(crate) bodies: Vec<record::Body>,
-    /// The record that brought it about, now or before.
-    pub(crate) seq: Seq,
+    /// The record that brought it about, now or before; none where no row tells any more.
+    pub(crate) seq: Option<Seq>,
     /// How many members it changes.
     pub(crate) changed: u32,
 }
@@ -158,7 +158,7 @@ fn decide_create(
     if seq != Seq::FIRST {
         let mine = roster.role(&actor.user) == Role::Owner;
         return if mine {
-            Ok(Decided { bodies: Vec::new(), seq: Seq::FIRST, changed: 0 })
+            Ok(Decided { bodies: Vec::new(), seq: Some(Seq::FIRST), changed: 0 })
         } else {
             Err(Refusal::new(Code::GroupExists, "a group with this id exists already"))
         };
@@ -199,7 +199,7 @@ impl Deciding<'_> {
     fn join(&mut self) -> Result<Decided, Refusal> {
         let user = &self.actor.user;
         if let Some(row) = self.roster.member(user) {
-            return Ok(Decided { bodies: Vec::new(), seq: row.joined, changed: 0 });
+            return Ok(Decided { bodies: Vec::new(), seq: Some(row.joined), changed: 0 });
         }
         if self.roster.is_banned(user) {
             return Err(Refusal::new(Code::Banned, "you are banned from this group"));
@@ -228,15 +228,19 @@ impl Deciding<'_> {
 
     fn add(&mut self, names: &[String]) -> Result<Decided, Refusal> {
         self.must_be(Role::Admin, "only admins add members")?;
-        let mut new = names.iter().map(|name| user_of(name)).collect::<Result<BTreeSet<_>, _>>()?;
-        new.retain(|user| self.roster.member(user).is_none() && !self.roster.is_banned(user));
+        let users = names.iter().map(|name| user_of(name)).collect::<Result<BTreeSet<_>, _>>()?;
+        let is_new = |user: &&UserId| self.roster.member(user).is_none() && !self.roster.is_banned(user);
+        let new: Vec<_> = users.iter().filter(is_new).collect();
+        if new.is_empty() {
+            return Ok(self.nothing_of(&users, |row| row.joined));
+        }
         self.check_room(new.len() as u64)?;
         for user in &new {
             self.roster.enter(user, Role::Member, self.seq);
         }
         self.state.members += new.len() as u64;
         Ok(Decided::members(
-            new.iter().map(|user| enter(user, Kind::Added, Role::Member)).collect(),
+            new.into_iter().map(|user| enter(user, Kind::Added, Role::Member)).collect(),
             self.seq,
         ))
     }
@@ -244,15 +248,18 @@ impl Deciding<'_> {
     fn remove(&mut self, names: &[String]) -> Result<Decided, Refusal> {
         self.must_be(Role::Admin, "only admins remove members")?;
         let users = names.iter().map(|name| user_of(name)).collect::<Result<BTreeSet<_>, _>>()?;
-        let users: Vec<_> = users.into_iter().filter(|user| self.roster.member(user).is_some()).collect();
-        for user in &users {
+        let gone: Vec<_> = users.iter().filter(|user| self.roster.member(user).is_some()).collect();
+        if gone.is_empty() {
+            return Ok(self.nothing_of(&users, |row| row.changed));
+        }
+        for user in &gone {
             self.must_outrank(user)?;
         }
-        for user in &users {
+        for user in &gone {
             self.roster.edit(user, self.seq).role = Role::None;
         }
-        self.state.members -= users.len() as u64;
-        Ok(Decided::members(users.iter().map(|user| plain(user, Kind::Removed)).collect(), self.seq))
+        self.state.members -= gone.len() as u64;
+        Ok(Decided::members(gone.into_iter().map(|user| plain(user, Kind::Removed)).collect(), self.seq))
     }
 
     fn set_role(&mut self, user: &UserId, role: Role) -> Result<Decided, Refusal> {
@@ -308,13 +315,17 @@ impl Deciding<'_> {
         self.must_be(Role::Admin, "only admins change settings")?;
         check_settings(settings)?;
         self.state.settings = settings.clone();
-        Ok(Decided { bodies: vec![record::Body::Settings(settings.clone())], seq: self.seq, changed: 0 })
+        Ok(Decided {
+            bodies: vec![record::Body::Settings(settings.clone())],
+            seq: Some(self.seq),
+            changed: 0,
+        })
     }
 
     fn close(&mut self) -> Result<Decided, Refusal> {
         self.must_be(Role::Owner, "only the owner closes the group")?;
         self.state.closed = true;
-        Ok(Decided { bodies: vec![record::Body::Closed(wire::Closed {})], seq: self.seq, changed: 0 })
+        Ok(Decided { bodies: vec![record::Body::Closed(wire::Closed {})], seq: Some(self.seq), changed: 0 })
     }
 
     fn must_be(&self, least: Role, otherwise: &str) -> Result<(), Refusal> {
@@ -350,20 +361,25 @@ impl Deciding<'_> {
 
     /// What was asked for holds already, since the user's row was last changed.
     fn nothing(&self, user: &UserId) -> Decided {
-        let seq = self.roster.rows.get(user).map_or(self.seq, |row| row.changed);
-        Decided { bodies: Vec::new(), seq, changed: 0 }
+        self.nothing_of([user], |row| row.changed)
+    }
+
+    /// What was asked for holds already, of all of these users since the last such record of one.
+    fn nothing_of<'u>(
+        &self,
+        users: impl IntoIterator<Item = &'u UserId>,
+        since: impl Fn(&MemberRow) -> Seq,
+    ) -> Decided {
+        let rows = users.into_iter().filter_map(|user| self.roster.rows.get(user));
+        Decided { bodies: Vec::new(), seq: rows.map(since).max(), changed: 0 }
     }
 }
 
 impl Decided {
     fn members(changes: Vec<wire::MemberChange>, seq: Seq) -> Self {
         let changed = u32::try_from(changes.len()).unwrap_or(u32::MAX);
-        let bodies = if changes.is_empty() {
-            Vec::new()
-        } else {
-            vec![record::Body::Members(wire::MemberChanges { changes })]
-        };
-        Self { bodies, seq, changed }
+        let bodies = vec![record::Body::Members(wire::MemberChanges { changes })];
+        Self { bodies, seq: Some(seq), changed }
     }
 }
 

@@ -53,9 +53,34 @@ async fn thousands_are_added_by_one_record_and_each_is_told() {
         assert_eq!(notices(&world, user).await, [(3, true)], "{user}");
     }
     let again = world.change("owner", group, add(&names)).await.expect("is idempotent");
-    assert_eq!(again.changed, 0);
+    assert_eq!((again.seq, again.changed), (3, 0), "the record that made them members");
     let members = |record: &wire::Record| matches!(record.body, Some(record::Body::Members(_)));
     assert_eq!(world.records(group).await.iter().filter(|record| members(record)).count(), 2);
+}
+
+/// Whoever lost the first answer counts on the second.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_holds_already_is_answered_with_the_record_that_brought_it_about() {
+    let world = World::new(1);
+    let group = GroupId::named("g");
+    world.create("owner", group, &[]).await;
+    let first = world.change("owner", group, add(&["ann", "bob"])).await.expect("adds");
+    let later = world.change("owner", group, add(&["bob", "cid"])).await.expect("adds one more");
+    assert_eq!((first.changed, later.changed), (2, 1));
+    committed(&world.publish(group, &world.sender("ann"), 1, "and time goes by").await);
+    let repeated = [(&["ann", "bob"][..], first.seq), (&["bob", "cid"], later.seq)];
+    for (users, seq) in repeated {
+        let again = world.change("owner", group, add(users)).await.expect("is idempotent");
+        assert_eq!((again.seq, again.changed), (seq, 0), "{users:?}");
+    }
+    let gone = world.change("owner", group, remove(&["ann", "cid"])).await.expect("removes");
+    committed(&world.publish(group, &world.sender("bob"), 1, "and more of it").await);
+    let again = world.change("owner", group, remove(&["ann", "cid"])).await.expect("is idempotent");
+    assert_eq!((again.seq, again.changed), (0, 0), "nothing is kept of who is no member");
+    let back = world.change("owner", group, add(&["cid"])).await.expect("adds again");
+    assert!(later.seq < gone.seq && gone.seq < back.seq, "{later:?} {gone:?} {back:?}");
+    let again = world.change("owner", group, add(&["bob", "cid"])).await.expect("is idempotent");
+    assert_eq!((again.seq, again.changed), (back.seq, 0), "the newest of them");
 }
 
 #[tokio::test(start_paused = true)]

@@ -177,7 +177,7 @@ async fn in_steps(
     for some in users.chunks(USERS_AT_ONCE) {
         let changed = connection.change(group.id()?, step(names(some))).await;
         let changed = changed.map_err(|error| after(error, progress.position(), users.len()))?;
-        (total.seq, total.changed) = (changed.seq, total.changed + u64::from(changed.changed));
+        (total.seq, total.changed) = (changed.seq.max(total.seq), total.changed + u64::from(changed.changed));
         progress.inc(some.len() as u64);
     }
     progress.finish_and_clear();

@@ -25,13 +25,13 @@ impl Deciding<'_> {
             return Ok(Decided {
                 bodies: Vec::new(),
                 // There was none from the beginning.
-                seq: features.changed().unwrap_or(Seq::FIRST),
+                seq: Some(features.changed().unwrap_or(Seq::FIRST)),
                 changed: 0,
             });
         };
         features.fold(self.seq, &record);
         self.state.features = Some(Box::new(features.to_wire()));
-        Ok(Decided { bodies: vec![record::Body::Feature(record)], seq: self.seq, changed: 0 })
+        Ok(Decided { bodies: vec![record::Body::Feature(record)], seq: Some(self.seq), changed: 0 })
     }
 
     /// The record that gives it a value; none where it has that already.

@@ -111,7 +111,8 @@ impl<R> Home<R> {
         match change::decide(&actor, &change, roster, &mut self.state, seq, features_max) {
             Err(refusal) => self.effects.push_back(Effect::Changed(to, Err(refusal))),
             Ok(decided) => {
-                let changed = wire::Changed { seq: decided.seq.get(), changed: decided.changed };
+                let changed =
+                    wire::Changed { seq: decided.seq.map_or(0, Seq::get), changed: decided.changed };
                 for body in decided.bodies {
                     self.write_change(&actor, body, now);
                 }
