@@ -83,7 +83,8 @@ impl Client {
         self.change_by(group, wire::change::Body::Leave(wire::Leave {})).await
     }
 
-    /// Adds members, up to 10,000 in one record.
+    /// Adds members, up to 10,000 in one record. Where all of them are members already, the answer names
+    /// the record with which the last of them became one.
     ///
     /// # Errors
     /// [`NotAllowed`](crate::Code::NotAllowed) for those who are neither admin nor owner.
@@ -92,7 +93,8 @@ impl Client {
     }
 
     /// Removes members, up to 10,000 in one record. After it nothing of theirs follows and nothing
-    /// more reaches them.
+    /// more reaches them. Where none of them is a member, the answer's record is 0: nothing is kept of
+    /// who has gone.
     ///
     /// # Errors
     /// [`NotAllowed`](crate::Code::NotAllowed).

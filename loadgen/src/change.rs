@@ -22,7 +22,8 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// The record of the change; none where it was brought about by a try whose answer was lost.
+    /// The record of the change; none where it was brought about by a try whose answer was lost, and the
+    /// node does not know any more with which.
     ///
     /// # Errors
     /// What it was refused with for good.

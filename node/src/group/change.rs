@@ -158,7 +158,7 @@ fn decide_create(
     if seq != Seq::FIRST {
         let mine = roster.role(&actor.user) == Role::Owner;
         return if mine {
-            Ok(Decided { bodies: Vec::new(), seq: Some(Seq::FIRST), changed: 0 })
+            Ok(Decided::nothing(Seq::FIRST))
         } else {
             Err(Refusal::new(Code::GroupExists, "a group with this id exists already"))
         };
@@ -199,7 +199,7 @@ impl Deciding<'_> {
     fn join(&mut self) -> Result<Decided, Refusal> {
         let user = &self.actor.user;
         if let Some(row) = self.roster.member(user) {
-            return Ok(Decided { bodies: Vec::new(), seq: Some(row.joined), changed: 0 });
+            return Ok(Decided::nothing(row.joined));
         }
         if self.roster.is_banned(user) {
             return Err(Refusal::new(Code::Banned, "you are banned from this group"));
@@ -232,7 +232,8 @@ impl Deciding<'_> {
         let is_new = |user: &&UserId| self.roster.member(user).is_none() && !self.roster.is_banned(user);
         let new: Vec<_> = users.iter().filter(is_new).collect();
         if new.is_empty() {
-            return Ok(self.nothing_of(&users, |row| row.joined));
+            let members = users.iter().filter_map(|user| self.roster.member(user));
+            return Ok(Decided::nothing(members.map(|row| row.joined).max()));
         }
         self.check_room(new.len() as u64)?;
         for user in &new {
@@ -250,7 +251,8 @@ impl Deciding<'_> {
         let users = names.iter().map(|name| user_of(name)).collect::<Result<BTreeSet<_>, _>>()?;
         let gone: Vec<_> = users.iter().filter(|user| self.roster.member(user).is_some()).collect();
         if gone.is_empty() {
-            return Ok(self.nothing_of(&users, |row| row.changed));
+            // Most of them have no row any more.
+            return Ok(Decided::nothing(None));
         }
         for user in &gone {
             self.must_outrank(user)?;
@@ -315,17 +317,13 @@ impl Deciding<'_> {
         self.must_be(Role::Admin, "only admins change settings")?;
         check_settings(settings)?;
         self.state.settings = settings.clone();
-        Ok(Decided {
-            bodies: vec![record::Body::Settings(settings.clone())],
-            seq: Some(self.seq),
-            changed: 0,
-        })
+        Ok(Decided::record(record::Body::Settings(settings.clone()), self.seq))
     }
 
     fn close(&mut self) -> Result<Decided, Refusal> {
         self.must_be(Role::Owner, "only the owner closes the group")?;
         self.state.closed = true;
-        Ok(Decided { bodies: vec![record::Body::Closed(wire::Closed {})], seq: Some(self.seq), changed: 0 })
+        Ok(Decided::record(record::Body::Closed(wire::Closed {}), self.seq))
     }
 
     fn must_be(&self, least: Role, otherwise: &str) -> Result<(), Refusal> {
@@ -361,25 +359,24 @@ impl Deciding<'_> {
 
     /// What was asked for holds already, since the user's row was last changed.
     fn nothing(&self, user: &UserId) -> Decided {
-        self.nothing_of([user], |row| row.changed)
-    }
-
-    /// What was asked for holds already, of all of these users since the last such record of one.
-    fn nothing_of<'u>(
-        &self,
-        users: impl IntoIterator<Item = &'u UserId>,
-        since: impl Fn(&MemberRow) -> Seq,
-    ) -> Decided {
-        let rows = users.into_iter().filter_map(|user| self.roster.rows.get(user));
-        Decided { bodies: Vec::new(), seq: rows.map(since).max(), changed: 0 }
+        Decided::nothing(self.roster.rows.get(user).map(|row| row.changed))
     }
 }
 
 impl Decided {
+    /// What was asked for holds already, since the record at `seq`.
+    fn nothing(seq: impl Into<Option<Seq>>) -> Self {
+        Self { bodies: Vec::new(), seq: seq.into(), changed: 0 }
+    }
+
+    /// One record, at `seq`, that changes no member.
+    fn record(body: record::Body, seq: Seq) -> Self {
+        Self { bodies: vec![body], seq: Some(seq), changed: 0 }
+    }
+
     fn members(changes: Vec<wire::MemberChange>, seq: Seq) -> Self {
         let changed = u32::try_from(changes.len()).unwrap_or(u32::MAX);
-        let bodies = vec![record::Body::Members(wire::MemberChanges { changes })];
-        Self { bodies, seq: Some(seq), changed }
+        Self { changed, ..Self::record(record::Body::Members(wire::MemberChanges { changes }), seq) }
     }
 }
 

@@ -81,6 +81,12 @@ async fn a_change_that_holds_already_is_answered_with_the_record_that_brought_it
     assert!(later.seq < gone.seq && gone.seq < back.seq, "{later:?} {gone:?} {back:?}");
     let again = world.change("owner", group, add(&["bob", "cid"])).await.expect("is idempotent");
     assert_eq!((again.seq, again.changed), (back.seq, 0), "the newest of them");
+    let ban = Body::Ban(wire::Ban { user: "ann".into(), banned: true });
+    world.change("owner", group, ban).await.expect("bans who is no member");
+    let again = world.change("owner", group, add(&["ann", "bob"])).await.expect("is idempotent");
+    assert_eq!((again.seq, again.changed), (first.seq, 0), "who is banned is not among them");
+    let again = world.change("owner", group, remove(&["ann", "cod"])).await.expect("is idempotent");
+    assert_eq!((again.seq, again.changed), (0, 0), "nor does a ban say who was removed");
 }
 
 #[tokio::test(start_paused = true)]

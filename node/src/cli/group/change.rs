@@ -22,7 +22,7 @@ const USERS_AT_ONCE: usize = 2_000;
 #[derive(Debug, Serialize)]
 struct Done {
     group: String,
-    /// The record of the change, or of the one that had brought it about before.
+    /// The record of the change, or of the one that had brought it about before; 0 where that is not known.
     seq: u64,
     /// Members it changed.
     changed: u64,

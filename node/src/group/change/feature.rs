@@ -22,16 +22,12 @@ impl Deciding<'_> {
                 .map(|_| wire::Feature { name: set.name.clone(), ..wire::Feature::default() }),
         };
         let Some(record) = record else {
-            return Ok(Decided {
-                bodies: Vec::new(),
-                // There was none from the beginning.
-                seq: Some(features.changed().unwrap_or(Seq::FIRST)),
-                changed: 0,
-            });
+            // There was none from the beginning.
+            return Ok(Decided::nothing(features.changed().unwrap_or(Seq::FIRST)));
         };
         features.fold(self.seq, &record);
         self.state.features = Some(Box::new(features.to_wire()));
-        Ok(Decided { bodies: vec![record::Body::Feature(record)], seq: Some(self.seq), changed: 0 })
+        Ok(Decided::record(record::Body::Feature(record), self.seq))
     }
 
     /// The record that gives it a value; none where it has that already.
